@@ -1,0 +1,1 @@
+"""Frozen values and pure rules: what travels between the parts. No input or output happens here."""

@@ -1,0 +1,93 @@
+"""What a job is when it is submitted, and how it stands later."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tidegate.model.outcome import JobState, Outcome
+
+
+def new_job_id() -> str:
+    """A job id that nobody can guess: 128 random bits, 26 letters and digits (Crockford's base 32, lower case)."""
+    alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+    number = secrets.randbits(130)
+    return "".join(alphabet[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """Where a job was enqueued: the line in the app, and the job whose item did it, if any."""
+
+    file: str = ""
+    line: int = 0
+    function: str = ""
+    parent_job: str = ""
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One submission. ``job_id`` is also the submission id: opening the same one again changes nothing."""
+
+    job_id: str
+    task: str
+    queue: str = "tidegate"
+    origin: Origin = Origin()
+    ttl_s: float = 86400.0
+    keep_results: bool = True
+    concurrency: int = 0
+    timeout_s: float = 0.0
+    attempts: int = 1
+    limits: tuple[str, ...] = ()
+    max_crashes: int = 3
+    max_pending_bytes: int = 64 << 20
+    max_pending_batches: int = 4096
+    replay_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPayload:
+    """One batch on its way into the ledger."""
+
+    items: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How a job stands, exactly, by the ledger. Items: ``total = sum(outcomes) + pending``."""
+
+    job_id: str
+    task: str
+    queue: str
+    state: JobState
+    paused: bool = False
+    reason: str = ""
+    total: int = 0
+    pending: int = 0
+    running_batches: int = 0
+    ready_batches: int = 0
+    delayed_batches: int = 0
+    pending_bytes: int = 0
+    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    attempts: int = 0
+    retries: int = 0
+    batches: int = 0
+    batches_done: int = 0
+    lost_leases: int = 0
+    stale_refused: int = 0
+    created_ms: int = 0
+    started_ms: int = 0
+    finished_ms: int = 0
+    now_ms: int = 0
+    spec: JobSpec | None = None
+
+    @property
+    def done(self) -> int:
+        """Items with an outcome."""
+        return sum(self.outcomes.values())
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the job by itself."""
+        return self.state in (JobState.DONE, JobState.CANCELLED)
