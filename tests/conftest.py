@@ -1,0 +1,41 @@
+"""Fixtures of every test: a real Valkey, private to the pytest process, empty for each test that asks for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tidegate.embedded import EmbeddedServer
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_configured() -> None:
+    """The developer's own TIDEGATE_* settings must not decide what a test sees."""
+    for name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One private server for the whole pytest process (one per xdist worker): ``valkey.url``, ``valkey.client()``."""
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def ledger_url(valkey: EmbeddedServer) -> str:
+    """The address of a server that holds nothing yet."""
+    client = valkey.client()
+    client.flushall()
+    client.close()
+    return valkey.url
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A server that the test may stop, kill, restart or reconfigure."""
+    with EmbeddedServer(tmp_path / "valkey", persist=True) as server:
+        yield server
