@@ -23,7 +23,9 @@ class Settings(BaseSettings):
     url: SecretStr | None = Field(None, description="redis://… of the ledger; none: an embedded Valkey for this user")
     broker_url: SecretStr | None = Field(None, description="Celery broker for tickets; none: the ledger's server")
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field("tidegate", description="default queue")
-    state_dir: Path | None = Field(None, description="where the embedded server and journals live; none: the user's state folder")
+    state_dir: Path | None = Field(
+        None, description="where the embedded server and journals live; none: the user's state folder"
+    )
 
     batch_size: int | None = Field(None, gt=0, le=100_000, description="items a batch; none: adapts")
     target_batch_s: Seconds = Field(1.0, description="work that an adaptive batch aims at")
@@ -41,14 +43,20 @@ class Settings(BaseSettings):
     partial_commit_s: Seconds = Field(0.25, description="how often finished items of a long batch are committed")
     sweep_s: Seconds = Field(1.0, description="time between sweeps")
     grace_s: Seconds = Field(20.0, description="time that a stopping worker gives to running items")
-    memory_soft: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="share of the memory limit at which claiming stops")
+    memory_soft: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="share of the memory limit at which claiming stops"
+    )
     memory_hard: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="share at which a process is replaced")
-    memory_limit_bytes: int | None = Field(None, gt=0, description="memory limit of a process; none: the cgroup's or machine's share")
+    memory_limit_bytes: int | None = Field(
+        None, gt=0, description="memory limit of a process; none: the cgroup's or machine's share"
+    )
 
     telemetry_s: Seconds = Field(1.0, description="time between telemetry records of a process")
     telemetry_keep: Positive = Field(20_000, description="telemetry records kept in the stream")
     collector_host: str = Field("127.0.0.1", description="address that the collector listens on")
-    collector_port: Annotated[int, Field(ge=0, le=65535)] = Field(9464, description="port of the collector; 0: any free one")
+    collector_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        9464, description="port of the collector; 0: any free one"
+    )
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field("INFO", description="log level")
 
     @classmethod

@@ -24,7 +24,9 @@ def parse_rate(rate: str | float) -> float:
     if isinstance(rate, str):
         match = _RATE.match(rate)
         if not match:
-            raise ConfigurationError(f"rate {rate!r} is not a rate", remedy='write "100/s", "30/m", "5000/h" or a number')
+            raise ConfigurationError(
+                f"rate {rate!r} is not a rate", remedy='write "100/s", "30/m", "5000/h" or a number'
+            )
         per_s = float(match[1]) / _UNIT_S[match[2]]
     else:
         per_s = float(rate)

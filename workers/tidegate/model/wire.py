@@ -137,7 +137,9 @@ def _decode(data: bytes, what: str) -> Any:
     try:
         return _decoder.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise PayloadError(f"{what} is not valid: {error}", remedy="it was written by something else or damaged") from error
+        raise PayloadError(
+            f"{what} is not valid: {error}", remedy="it was written by something else or damaged"
+        ) from error
 
 
 def _first_that_fails(items: Sequence[Any]) -> int:
