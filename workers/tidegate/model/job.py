@@ -27,7 +27,11 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One submission. ``job_id`` is also the submission id: opening the same one again changes nothing."""
+    """One submission. ``job_id`` is also the submission id: opening the same one again changes nothing.
+
+    ``shape``: how an item is applied (``model.wire.Shape``), for replays. ``batch_size``, ``chunk_batches``, ``chunk_bytes``:
+    how the items are split when the submission can be resumed by its id; 0 when the split adapts and cannot be repeated.
+    """
 
     job_id: str
     task: str
@@ -43,6 +47,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_pending_bytes: int = 64 << 20
     max_pending_batches: int = 4096
     replay_of: str = ""
+    shape: int = 0
+    batch_size: int = 0
+    chunk_batches: int = 0
+    chunk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
