@@ -1,0 +1,42 @@
+"""A list of items becomes payloads within the limits: one encoder call per batch, and errors that name the item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tidegate.errors import PayloadError, PayloadTooLarge
+from tidegate.model.job import BatchPayload
+from tidegate.model.wire import Shape, encode_items
+
+
+def encode_batches(
+    items: list[Any], shape: Shape, *, first_index: int, max_bytes: int, may_split: bool
+) -> Iterator[BatchPayload]:
+    """Payloads for ``items``, in order: one, or more when it would be too large and the split is ours to choose.
+
+    ``first_index``: index in the job of the first item. ``PayloadError``: an item cannot be encoded, ``PayloadTooLarge``:
+    it (or the batch of the size that the user fixed) is over ``max_bytes``; both name the item by its index in the job.
+    """
+    try:
+        yield BatchPayload(len(items), encode_items(items, shape, max_bytes=max_bytes))
+    except PayloadTooLarge as error:
+        if len(items) == 1:
+            raise PayloadTooLarge(
+                f"item {first_index} takes {error.facts['bytes']:,} bytes, over the limit of {max_bytes:,} for a batch",
+                remedy="send a reference instead of the contents, or raise max_batch_bytes",
+                index=first_index,
+                **error.facts,
+            ) from None
+        if not may_split:
+            raise PayloadTooLarge(error.cause, remedy=error.remedy, index=first_index, **error.facts) from None
+        middle = len(items) // 2
+        for half, offset in ((items[:middle], 0), (items[middle:], middle)):
+            yield from encode_batches(
+                half, shape, first_index=first_index + offset, max_bytes=max_bytes, may_split=True
+            )
+    except PayloadError as error:
+        index = first_index + int(error.facts.get("position", 0))
+        raise PayloadError(
+            f"item {index} cannot be encoded: {error.__cause__ or error.cause}", remedy=error.remedy, index=index
+        ) from error.__cause__

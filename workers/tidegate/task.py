@@ -1,0 +1,159 @@
+"""Task: a function with its policy, and the ways to apply it to many items."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
+
+from tidegate.model.policy import TaskPolicy
+from tidegate.model.retry import Retry
+from tidegate.model.wire import Shape
+from tidegate.producer.drive import adrive, drive
+from tidegate.producer.sources import known_length
+from tidegate.producer.submission import Submission
+
+if TYPE_CHECKING:
+    from tidegate.app import Tidegate
+    from tidegate.job import Job
+
+P = ParamSpec("P")
+R = TypeVar("R")
+V = TypeVar("V")
+
+#: The ledger counts an item's executions in a byte.
+_MOST_ATTEMPTS = 255
+
+
+class MapOptions(TypedDict, total=False):
+    """What one submission may set.
+
+    ``id``: a submission id of your choice. The same id again is the same job: a producer that was killed goes on where it
+    stopped, and a finished submission is found, not repeated; the items must come in the same order.
+    ``batch_size``: items a batch (default: adapts towards ``target_batch_s`` of work). ``queue``: where its tickets go.
+    ``keep_results``: whether values are stored for ``Job.results()``. ``ttl_s``: seconds for which the ended job is kept.
+    ``patience_s``: seconds to wait at the high-water mark before ``LedgerFull`` (default: for ever).
+    """
+
+    id: str
+    batch_size: int
+    queue: str
+    keep_results: bool
+    ttl_s: float
+    patience_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDefaults:
+    """What a task's submissions use unless they say otherwise. ``None``: the setting of the app."""
+
+    queue: str | None = None
+    batch_size: int | None = None
+    keep_results: bool = True
+
+
+class Task(Generic[P, R, V]):
+    """Made by ``@gate.task``. Calling it calls the plain function; ``map`` and ``starmap`` submit a job.
+
+    ``function``: what is applied to each item. ``policy``: how. ``name``: what the ledger and the workers call it.
+    """
+
+    def __init__(
+        self,
+        gate: Tidegate,
+        function: Callable[P, R],
+        *,
+        name: str,
+        policy: TaskPolicy,
+        defaults: TaskDefaults | None = None,
+    ) -> None:
+        self.gate = gate
+        self.function = function
+        self.name = name
+        self.policy = policy
+        self.defaults = defaults or TaskDefaults()
+        self.is_async = inspect.iscoroutinefunction(function)
+        functools.update_wrapper(self, function)
+
+    @property
+    def queue(self) -> str:
+        """The queue of its tickets."""
+        return self.defaults.queue or self.gate.settings.queue
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The plain function, here and now: no queue, no limits, no retries."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def map(self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]) -> Job[V]:
+        """Submit ``function(item)`` for every item and return the job.
+
+        ``items`` is read lazily, a batch at a time, and no faster than workers keep up. Returns when the last item is in
+        the ledger. ``PayloadError`` names an item that cannot be sent; ``LedgerError`` says what the server refused.
+        """
+        return self._job(drive(self._submission(items, Shape.ONE, options), items))
+
+    def starmap(self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]) -> Job[V]:
+        """As ``map``, for ``function(*item)``."""
+        return self._job(drive(self._submission(items, Shape.STAR, options), items))
+
+    async def amap(self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]) -> Job[V]:
+        """As ``map``, from a coroutine: the loop goes on while the ledger is written or has no room.
+
+        A plain iterable is read in a thread, an async one on the loop.
+        """
+        return self._job(await adrive(self._submission(items, Shape.ONE, options), items))
+
+    async def astarmap(self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]) -> Job[V]:
+        """As ``amap``, for ``function(*item)``."""
+        return self._job(await adrive(self._submission(items, Shape.STAR, options), items))
+
+    def _submission(self, items: object, shape: Shape, options: MapOptions) -> Submission:
+        return self.gate.submission(self, shape, known_length(items), options)
+
+    def _job(self, job_id: str) -> Job[V]:
+        from tidegate.job import Job
+
+        return Job(self.gate, job_id)
+
+
+def from_celery(gate: Tidegate, celery_task: Any) -> Task[Any, Any, Any]:
+    """A task of an existing Celery app, with what its options say about retries, times and rate.
+
+    ``autoretry_for`` becomes ``Retry``, ``soft_time_limit`` the timeout, ``time_limit`` the hard timeout, and
+    ``rate_limit`` the rate (per process, as Celery's is).
+    """
+    bound = getattr(type(celery_task), "__bound__", False)
+    # A bound task needs Celery's call, which gives it a request. A plain one is its function, without Celery's own retries.
+    function = celery_task if bound else getattr(celery_task, "_orig_run", celery_task.run)
+    soft = celery_task.soft_time_limit
+    policy = TaskPolicy(
+        timeout=soft,
+        hard_timeout=max(celery_task.time_limit, soft or 0) if celery_task.time_limit else None,
+        rate=celery_task.rate_limit or None,
+        retry=_celery_retry(celery_task),
+    )
+    return Task(gate, function, name=celery_task.name, policy=policy)
+
+
+def _celery_retry(celery_task: Any) -> Retry:
+    kinds = tuple(getattr(celery_task, "autoretry_for", ()) or ())
+    if not kinds:
+        return Retry(attempts=1)
+    options = getattr(celery_task, "retry_kwargs", None) or {}
+    most = options.get("max_retries", celery_task.max_retries)
+    backoff = getattr(celery_task, "retry_backoff", False)
+    delay_s = float(backoff) if backoff else float(options.get("countdown", celery_task.default_retry_delay))
+    return Retry(
+        attempts=_MOST_ATTEMPTS if most is None else min(_MOST_ATTEMPTS, most + 1),
+        base=delay_s,
+        factor=2.0 if backoff else 1.0,
+        cap=max(delay_s, float(getattr(celery_task, "retry_backoff_max", 600))),
+        jitter="full" if backoff and getattr(celery_task, "retry_jitter", True) else "none",
+        on=kinds,
+        not_on=tuple(getattr(celery_task, "dont_autoretry_for", ()) or ()),
+    )
