@@ -1,0 +1,1 @@
+"""The collector's web pages and API. The only place that knows the web framework."""

@@ -1,0 +1,102 @@
+"""What holds a job back, and so what adding workers would do. Pure, and silent without evidence.
+
+Item time that the ledger added up (exact) says what items waited for; slots without a batch (sampled) say whether workers
+had something to do; the two together name one cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tidegate.model.stats import Distribution
+from tidegate.report.facts import Facts
+from tidegate.report.plain import visible
+
+MIN_SAMPLED_S = 5.0
+MIN_RUNS = 20
+#: Less item time than this in all (seconds) is not worth a word.
+MIN_WAIT_S = 1.0
+BUSY_IDLE_SHARE = 0.2
+IDLE_SHARE = 0.5
+CPU_BOUND_SHARE = 0.8
+
+
+class Kind(StrEnum):
+    """The causes that can be told apart."""
+
+    LIMIT = "limit"
+    RETRIES = "retries"
+    INPUT = "input"
+    CPU = "cpu"
+    CONCURRENCY = "concurrency"
+    SLOTS = "slots"
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """``name``: the limit, for that kind. ``part``: its share of the time it is judged by, 0 to 1."""
+
+    kind: Kind
+    part: float
+    name: str = ""
+
+
+def bottleneck(facts: Facts) -> Bottleneck | None:
+    """The cause that the evidence names, or None."""
+    running = facts.times.get("running", Distribution())
+    if running.count < MIN_RUNS:
+        return None
+    waits = item_time(facts)
+    total = sum(waits.values())
+    if waits["limited"] > max(waits["running"], waits["backoff"]) and waits["limited"] >= MIN_WAIT_S * 1e9:
+        return Bottleneck(Kind.LIMIT, waits["limited"] / total, leading_limit(facts))
+    if waits["backoff"] > waits["running"] and waits["backoff"] >= MIN_WAIT_S * 1e9:
+        return Bottleneck(Kind.RETRIES, waits["backoff"] / total)
+    if facts.sampled.covered_s < MIN_SAMPLED_S or not facts.sampled.slot_ns:
+        return None
+    return _by_slots(facts, waits)
+
+
+def _by_slots(facts: Facts, waits: Mapping[str, int]) -> Bottleneck | None:
+    idle = facts.sampled.idle_share
+    waiting = average_ready(facts)
+    if idle >= IDLE_SHARE and waiting < 1:
+        return Bottleneck(Kind.INPUT, idle)
+    if idle > BUSY_IDLE_SHARE:
+        return None
+    interval_ns = sum(process.interval_ns for process in facts.sampled.processes)
+    cpu = sum(process.cpu_ns for process in facts.sampled.processes) / interval_ns
+    if cpu >= CPU_BOUND_SHARE:
+        return Bottleneck(Kind.CPU, cpu)
+    efficiency = facts.efficiency
+    if efficiency is not None and efficiency >= 0.8 and waits["queued"] > waits["running"]:
+        return Bottleneck(Kind.CONCURRENCY, efficiency)
+    if waiting >= 1:
+        return Bottleneck(Kind.SLOTS, 1 - idle)
+    return None
+
+
+def item_time(facts: Facts) -> dict[str, int]:
+    """Nanoseconds that items spent in each class once a worker had them."""
+    return {
+        name: facts.times.get(name, Distribution()).sum_ns
+        for name in ("queued", "limited", "backoff", "running", "settling")
+    }
+
+
+def average_ready(facts: Facts) -> float:
+    """Batches ready in the ledger at a time, on average: by Little's law all their waiting over the job's time."""
+    ready = facts.times.get("ready", Distribution())
+    return ready.sum_ns / (facts.elapsed_s * 1e9) if facts.elapsed_s else 0.0
+
+
+def leading_limit(facts: Facts) -> str:
+    """The limit that most items were seen waiting for; the only limit of the task; or nothing when neither is known."""
+    weights = facts.sampled.limit_weights
+    if weights:
+        return visible(max(weights, key=lambda name: weights[name]), 100)
+    if facts.spec and len(facts.spec.limits) == 1:
+        return visible(facts.spec.limits[0], 100)
+    return ""
