@@ -13,6 +13,7 @@
     │   ├── LedgerLost            the server came back without the job
     │   ├── LedgerUnsuitable      wrong server version or a policy that evicts keys
     │   ├── SubmissionConflict    the same submission id with other content
+    │   ├── JobEnded              the job is sealed or cancelled: nothing can be added
     │   └── JobNotFound           no such job, or it expired
     ├── JobFailed                 some items of the job did not succeed             exit 1
     ├── LeaseLost                 the batch was handed to another worker
@@ -99,6 +100,10 @@ class LedgerUnsuitable(LedgerError):
 
 class SubmissionConflict(LedgerError):
     """The same submission id was used for other content."""
+
+
+class JobEnded(LedgerError):
+    """The job is sealed or cancelled: nothing can be added to it."""
 
 
 class JobNotFound(LedgerError):

@@ -34,7 +34,8 @@ class Lease:
 
     ``done_bits``: bit ``i`` (byte ``i // 8``, bit ``i % 8`` from the least) is set when item ``i`` of the batch was settled
     by an earlier holder; empty when none was. ``attempts``: executions used up so far, a byte per item; empty when none.
-    ``crashes``: the same for crashes. ``first_index``: index in the job of the batch's first item.
+    ``crashes``: the same for crashes. ``first_index``: index in the job of the batch's first item. ``ready_ms``: how long
+    the batch had been ready when it was granted.
     """
 
     job_id: str
@@ -70,11 +71,15 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """``created`` is False when the job was there already with the same content. ``next_chunk``: where to go on."""
+    """``created`` is False when the job was there already with the same content. ``next_chunk``: where to go on.
+
+    ``items``: how many the job has already, so that a producer that was killed knows how many to skip.
+    """
 
     created: bool
     next_chunk: int
     sealed: bool = False
+    items: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +160,10 @@ class Ledger(Protocol):
         """Create the job, or find it. ``SubmissionConflict`` if that id was opened with another task or options."""
 
     def append(self, job_id: str, chunk: int, batches: Sequence[BatchPayload]) -> Appended:
-        """Add chunk number ``chunk`` (0, 1, 2, …). A repeated number writes nothing; a gap is refused."""
+        """Add chunk number ``chunk`` (0, 1, 2, …). A repeated number writes nothing; a gap is refused.
+
+        ``JobEnded`` if the job is sealed or cancelled, ``SubmissionConflict`` for a gap or a last chunk of other content.
+        """
 
     def seal(self, job_id: str, chunks: int) -> Progress:
         """Say that all chunks are there. An empty job is done at once."""
@@ -176,7 +184,7 @@ class Ledger(Protocol):
         """Note that a ticket goes back to the queue's tail. False: it is not current any more, do not send it."""
 
     def park(self, job_id: str, reason: str) -> None:
-        """Stop handing out the job's batches until an operator resumes it, and say why."""
+        """Stop handing out the job's batches until an operator resumes it, and say why. A job that is gone is no error."""
 
     def sweep(self, job_id: str, *, slots: int, stall_ms: int, limit: int = 100) -> Swept:
         """Make expired leases and due delayed batches ready, renew a stalled window of tickets. ``slots``: live slots
@@ -239,3 +247,6 @@ class Ledger(Protocol):
 
     def check(self) -> dict[str, str]:
         """Server facts for ``doctor``; ``LedgerUnsuitable`` when it must not be used (evicting policy, too old)."""
+
+    def close(self) -> None:
+        """Close the connections."""

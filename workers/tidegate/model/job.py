@@ -63,13 +63,17 @@ class BatchPayload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How a job stands, exactly, by the ledger. Items: ``total = sum(outcomes) + pending``."""
+    """How a job stands, exactly, by the ledger. Items: ``total = sum(outcomes) + pending``.
+
+    ``cancelling``: a cancellation was asked for; the state becomes ``cancelled`` when the last running batch is settled.
+    """
 
     job_id: str
     task: str
     queue: str
     state: JobState
     paused: bool = False
+    cancelling: bool = False
     reason: str = ""
     total: int = 0
     pending: int = 0

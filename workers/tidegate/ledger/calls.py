@@ -1,0 +1,75 @@
+"""One way to the server: every request of the ledger goes through here, is retried here, and fails here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from tidegate.errors import LedgerError
+from tidegate.ledger import keys
+from tidegate.ledger.connection import retrying
+from tidegate.ledger.scripts import Script, load
+
+Arg = bytes | str | int | float
+#: Called around every attempt to send a request, with its name: tests lose replies and requests here.
+Interceptor = Callable[[str, Callable[[], Any]], Any]
+
+
+class Caller:
+    """Sends scripts and commands. ``skew_ms`` shifts the clock that scripts see; it is 0 outside tests."""
+
+    def __init__(self, client: redis.Redis, *, where: str, tries: int, skew_ms: int, interceptor: Interceptor | None) -> None:
+        self.client = client
+        self.where = where
+        self.tries = tries
+        self.skew_ms = skew_ms
+        self.interceptor = interceptor
+
+    def script(self, name: str, key_names: Sequence[bytes], *args: Arg) -> Any:
+        """Run a script of the ledger. It may run twice: scripts are idempotent."""
+        script = load(name)
+        return self._send(name, lambda: self._evaluate(script, key_names, args))
+
+    def close(self) -> None:
+        """Nothing of its own to close."""
+
+    def job(self, name: str, job_id: str, *args: Arg) -> Any:
+        """Run a script on one job."""
+        return self.script(name, (keys.job_key(job_id, "meta"),), self.skew_ms, *args)
+
+    def command(self, name: str, send: Callable[[redis.Redis], Any]) -> Any:
+        """Send commands that may be executed twice."""
+        return self._send(name, lambda: send(self.client))
+
+    def _send(self, name: str, send: Callable[[], Any]) -> Any:
+        intercept = self.interceptor
+        attempt = send if intercept is None else lambda: intercept(name, send)
+        return retrying(attempt, tries=self.tries, where=self.where)
+
+    def _evaluate(self, script: Script, key_names: Sequence[bytes], args: Sequence[Arg]) -> Any:
+        try:
+            return self.client.execute_command("EVALSHA", script.sha, len(key_names), *key_names, *args)
+        except NoScriptError:
+            return self.client.execute_command("EVAL", self._known(script), len(key_names), *key_names, *args)
+
+    def _known(self, script: Script) -> str:
+        """The text that this server takes; EVAL also teaches it the SHA-1."""
+        try:
+            self.client.script_load(script.text)
+        except ResponseError as error:
+            if "compil" not in str(error).lower():
+                raise
+            return script.without_flags().text
+        return script.text
+
+
+def as_int(value: Any) -> int:
+    return int(value or 0)
+
+
+def malformed(name: str, reply: Any) -> LedgerError:
+    """The server answered what no script of this version answers."""
+    return LedgerError(f"{name}: unexpected reply {reply!r:.200}", remedy="run the same version of Tidegate everywhere")

@@ -1,0 +1,48 @@
+"""Whether a server may hold the ledger, and the facts that ``tidegate doctor`` shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tidegate.errors import LedgerUnsuitable
+from tidegate.ledger.calls import Caller
+
+_OLDEST = (6, 2)
+
+
+def check(caller: Caller) -> dict[str, str]:
+    """Server facts. ``LedgerUnsuitable`` when the server is too old or may throw keys away."""
+    info: dict[str, Any] = caller.command("check", lambda client: client.info())
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        raise LedgerUnsuitable(
+            f"the server at {caller.where} is Redis {version}", remedy="use Redis 6.2 or newer, or Valkey", version=version
+        )
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    limit = int(info.get("maxmemory", 0))
+    if policy != "noeviction":
+        raise LedgerUnsuitable(
+            f"the server at {caller.where} throws keys away when it is full (maxmemory-policy {policy})",
+            remedy="set maxmemory-policy noeviction: a full server then refuses new work and drains",
+            policy=policy,
+        )
+    append_only = bool(int(info.get("aof_enabled", 0)))
+    return {
+        "server": f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}",
+        "role": str(info.get("role", "")),
+        "maxmemory_policy": policy,
+        "maxmemory_bytes": str(limit),
+        "used_memory_bytes": str(info.get("used_memory", 0)),
+        "appendonly": "yes" if append_only else "no",
+        "durability": _durability(append_only, info),
+        "clients": str(info.get("connected_clients", "")),
+        "uptime_s": str(info.get("uptime_in_seconds", "")),
+        "run_id": str(info.get("run_id", "")),
+    }
+
+
+def _durability(append_only: bool, info: dict[str, Any]) -> str:
+    if append_only:
+        failing = info.get("aof_last_write_status") == "err"
+        return "append-only file cannot be written" if failing else "append-only file"
+    return "none: a restart of the server loses every job; set appendonly yes"

@@ -1,0 +1,452 @@
+"""RedisLedger: the ledger on Redis or Valkey. Every change is one script; what the scripts promise is in docs/protocol.md."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import redis
+
+from tidegate.errors import JobEnded, JobNotFound, LedgerError, LedgerLost, SubmissionConflict
+from tidegate.ledger import health, keys, reading
+from tidegate.ledger.calls import Arg, Caller, Interceptor, malformed
+from tidegate.ledger.connection import connect, safe_url
+from tidegate.ledger.index import JobIndex, WorkerRegistry
+from tidegate.ledger.port import (
+    Appended,
+    Committed,
+    Cursor,
+    Lease,
+    Nothing,
+    Opened,
+    Refused,
+    Settlement,
+    Swept,
+)
+from tidegate.ledger.replies import (
+    encode_settlement,
+    encode_spec,
+    lease_from,
+    next_from,
+    nothing_from,
+    progress_from,
+)
+from tidegate.model.job import BatchPayload, JobSpec, Progress
+from tidegate.model.outcome import FailureRecord
+
+_CANCEL_PAGE = 500
+_KNOWN_JOBS = 10_000
+_SLOTS_AGE_S = 1.0
+
+
+class RedisLedger:
+    """The port ``tidegate.ledger.port.Ledger`` on a redis-py client. Safe to share between threads and across a fork.
+
+    ``tries``: how often a request is sent before ``LedgerUnavailable``; the client itself should not retry.
+    ``skew_ms`` and ``interceptor`` are for tests: the first shifts the clock that scripts see, the second is called
+    around each attempt to send a request and may lose it or its reply.
+
+    >>> ledger = RedisLedger.from_url("redis://127.0.0.1:6379/0")   # nothing is sent yet
+    >>> ledger.where
+    'redis://127.0.0.1:6379/0'
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        where: str = "",
+        tries: int = 4,
+        skew_ms: int = 0,
+        interceptor: Interceptor | None = None,
+    ) -> None:
+        self.client = client
+        self.where = where or "the configured address"
+        self._caller = Caller(client, where=self.where, tries=tries, skew_ms=skew_ms, interceptor=interceptor)
+        self._index = JobIndex(self._caller)
+        self._registry = WorkerRegistry(self._caller)
+        self._incarnation: bytes | None = None
+        self._known: OrderedDict[str, float] = OrderedDict()  # job → when it may be gone (monotonic s)
+        self._events: OrderedDict[str, int] = OrderedDict()
+        self._slots = 0
+        self._slots_at = float("-inf")
+
+    @classmethod
+    def from_url(cls, url: str, *, tries: int = 4, skew_ms: int = 0, interceptor: Interceptor | None = None) -> Self:
+        """A ledger at ``url`` (see ``connection``). Nothing is sent yet."""
+        client = connect(url, retries=0)
+        return cls(client, where=safe_url(url), tries=tries, skew_ms=skew_ms, interceptor=interceptor)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._caller.close()
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- producer ----------------------------------------------------------------------------------------------
+    def open(self, spec: JobSpec) -> Opened:
+        """See the port."""
+        self.incarnation()
+        packed, same = encode_spec(spec)
+        digest = hashlib.blake2b(same, digest_size=16).hexdigest()
+        ttl_ms = max(1, round(spec.ttl_s * 1000))
+        self._index.opening(spec.job_id)
+        reply = self._caller.job(
+            "open",
+            spec.job_id,
+            *(digest, packed, spec.task, spec.queue, ttl_ms, int(spec.keep_results)),
+            *(spec.max_pending_bytes, spec.max_pending_batches),
+        )
+        if reply[0] == b"CONFLICT":
+            raise SubmissionConflict(
+                f"job {spec.job_id} was opened with another task or other options",
+                remedy="use a new submission id, or the same task and options",
+                job_id=spec.job_id,
+            )
+        self._index.opened(spec.job_id)
+        self._knows(spec.job_id, spec.ttl_s)
+        return Opened(created=bool(reply[1]), next_chunk=reply[2], sealed=bool(reply[3]), items=reply[4])
+
+    def append(self, job_id: str, chunk: int, batches: Sequence[BatchPayload]) -> Appended:
+        """See the port."""
+        digest = hashlib.blake2b(digest_size=8)
+        flat: list[Arg] = []
+        for batch in batches:
+            if batch.items < 1:
+                raise ValueError("a batch has at least one item")
+            digest.update(b"%d:%d:" % (batch.items, len(batch.data)))
+            digest.update(batch.data)
+            flat += (batch.items, batch.data)
+        reply = self._caller.job("append", job_id, chunk, digest.hexdigest(), self._live_slots(), *flat)
+        self._demand(job_id, reply, "append")
+        full, next_chunk, pending_batches, pending_bytes, tickets = reply[1:]
+        return Appended(
+            full=bool(full),
+            next_chunk=next_chunk,
+            pending_batches=pending_batches,
+            pending_bytes=pending_bytes,
+            tickets=tuple(tickets),
+        )
+
+    def seal(self, job_id: str, chunks: int) -> Progress:
+        """See the port."""
+        reply = self._caller.job("seal", job_id, chunks)
+        self._demand(job_id, reply, "seal")
+        return self._progress_after(job_id, bool(reply[1]))
+
+    # -- worker ------------------------------------------------------------------------------------------------
+    def claim(self, job_id: str, *, ticket: int, claimer: str, nonce: str, lease_ms: int) -> Lease | Nothing:
+        """See the port."""
+        kind, reply = self._caller.job("claim", job_id, claimer, nonce, lease_ms, ticket)
+        if kind == b"NO":
+            return nothing_from(reply)
+        return lease_from(reply, job_id, claimer, nonce)
+
+    def commit(
+        self, lease: Lease, settlement: Settlement, *, nonce: str, lease_ms: int, claim_next: bool = False, ticket: int = 0
+    ) -> Committed | Refused:
+        """See the port."""
+        s, token = settlement, lease.token
+        reply = self._caller.job(
+            "commit",
+            lease.job_id,
+            *(lease.claimer, nonce, lease.batch, token.epoch, token.nonce, lease_ms, int(claim_next), ticket),
+            *(encode_settlement(s), s.bits, s.results, s.failures, s.attempts, s.crashes),
+        )
+        match reply[0]:
+            case b"OK":
+                _, done, job_done, cancel, tickets, following = reply
+            case b"STALE":
+                if reply[1] == b"gone":
+                    self._demand_not_lost(lease.job_id)
+                return Refused(reply[1].decode())
+            case b"BAD":
+                raise LedgerError(f"commit: {reply[1].decode()}", remedy="this is an error in the program, not in the data")
+            case _:
+                raise malformed("commit", reply)
+        if job_done:
+            self._sweep_out(lease.job_id)
+        return Committed(
+            next=next_from(following, lease.job_id, lease.claimer, nonce) if claim_next else None,
+            batch_done=bool(done),
+            job_done=bool(job_done),
+            cancel_requested=bool(cancel),
+            tickets=tuple(tickets),
+        )
+
+    def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[bool | None]:
+        """See the port. One request per job."""
+        by_job: dict[str, list[int]] = {}
+        for position, lease in enumerate(leases):
+            by_job.setdefault(lease.job_id, []).append(position)
+        meaning: dict[int, bool | None] = {0: False, 1: True, 2: None}
+        found: list[bool | None] = [False] * len(leases)
+        for job_id, positions in by_job.items():
+            flat: list[Arg] = []
+            for position in positions:
+                lease = leases[position]
+                flat += (lease.batch, lease.token.epoch, lease.token.nonce)
+            reply = self._caller.job("renew", job_id, lease_ms, *flat)
+            if reply[0] == b"GONE":
+                self._demand_not_lost(job_id)
+                continue
+            for position, number in zip(positions, reply[1:], strict=True):
+                found[position] = meaning[number]
+        return found
+
+    def touch_ticket(self, job_id: str, ticket: int) -> bool:
+        """See the port."""
+        return bool(self._caller.job("touch_ticket", job_id, ticket))
+
+    def park(self, job_id: str, reason: str) -> None:
+        """See the port."""
+        self._caller.job("hold", job_id, "parked", reason)
+
+    def sweep(self, job_id: str, *, slots: int, stall_ms: int, limit: int = 100) -> Swept:
+        """See the port."""
+        reply = self._caller.job("sweep", job_id, _nonce(), slots, stall_ms, limit)
+        if reply[0] == b"GONE":
+            self._index.inactive(job_id)
+            return Swept(job_id=job_id, queue="", gone=True)
+        queue, expired, due, tickets, ended, now_ms, ttl_ms = reply[1:]
+        if ended:
+            self._index.ended(job_id, ttl_ms)
+        else:
+            self._index.swept(job_id, now_ms)
+        return Swept(
+            job_id=job_id,
+            queue=queue.decode(),
+            expired_leases=expired,
+            due_batches=due,
+            tickets=tuple(tickets),
+            finished=bool(ended),
+        )
+
+    def active_jobs(self, limit: int = 1000) -> list[str]:
+        """See the port."""
+        return self._index.active(limit)
+
+    def expire(self, limit: int = 100) -> int:
+        """See the port."""
+        return self._index.forget_gone(limit)
+
+    def try_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
+        """See the port."""
+        return self._index.take_turn(sweeper, turn_ms)
+
+    # -- people ------------------------------------------------------------------------------------------------
+    def progress(self, job_id: str) -> Progress:
+        """See the port."""
+        found = self._look(job_id)
+        if found is None:
+            raise self._missing(job_id)
+        return found
+
+    def jobs(self, limit: int = 50) -> list[Progress]:
+        """See the port."""
+        found: list[Progress] = []
+        start = 0
+        while len(found) < limit:
+            page = self._index.newest(start, limit)
+            found += [progress for progress in map(self._look, page) if progress is not None]
+            if len(page) < limit:
+                break
+            start += len(page)
+        return found[:limit]
+
+    def stats(self, job_id: str) -> dict[str, int]:
+        """See the port."""
+        return self._counts(job_id, "stats")
+
+    def errors(self, job_id: str) -> dict[str, int]:
+        """See the port."""
+        return self._counts(job_id, "errors")
+
+    def traces(self, job_id: str) -> dict[str, str]:
+        """See the port."""
+        found = self._hash(job_id, "traces")
+        return {name.decode("utf-8", "replace"): text.decode("utf-8", "replace") for name, text in found.items()}
+
+    def read_results(
+        self, job_id: str, cursor: Cursor, *, count: int = 16, block_ms: int | None = None
+    ) -> tuple[list[bytes], Cursor]:
+        """See the port."""
+        return reading.blocks(self._caller, keys.job_key(job_id, "results"), cursor, count=count, block_ms=block_ms)
+
+    def read_failures(self, job_id: str) -> Iterator[FailureRecord]:
+        """See the port."""
+        return reading.failures(self._caller, keys.job_key(job_id, "dead"))
+
+    def wait_event(self, job_id: str, *, block_ms: int) -> None:
+        """See the port. Events since this ledger's last ``progress`` of the job count: none is missed in between."""
+        since = self._events.get(job_id)
+        if since is None:
+            self.progress(job_id)
+            since = self._events[job_id]
+        last = reading.event(self._caller, keys.job_key(job_id, "events"), since, block_ms=block_ms)
+        if last is not None:
+            self._events[job_id] = last
+
+    def cancel(self, job_id: str, reason: str = "") -> Progress:
+        """See the port."""
+        ended = False
+        while True:
+            reply = self._caller.job("cancel", job_id, reason, _CANCEL_PAGE)
+            self._demand(job_id, reply, "cancel")
+            ended = ended or bool(reply[2])
+            if not reply[1]:
+                return self._progress_after(job_id, ended)
+
+    def pause(self, job_id: str) -> Progress:
+        """See the port."""
+        self._demand(job_id, self._caller.job("hold", job_id, "paused", ""), "pause")
+        return self.progress(job_id)
+
+    def resume(self, job_id: str) -> tuple[Progress, tuple[int, ...]]:
+        """See the port."""
+        reply = self._caller.job("resume", job_id, _nonce(), self._live_slots())
+        self._demand(job_id, reply, "resume")
+        return self.progress(job_id), tuple(reply[1])
+
+    # -- workers known to the cluster --------------------------------------------------------------------------
+    def heartbeat(self, worker: str, *, slots: int, ttl_ms: int, facts: Mapping[str, str | int | float]) -> int:
+        """See the port."""
+        self._slots = self._registry.heartbeat(worker, slots, ttl_ms, facts)
+        self._slots_at = time.monotonic()
+        return self._slots
+
+    def workers(self) -> list[dict[str, str]]:
+        """See the port."""
+        return self._registry.live()
+
+    def leave(self, worker: str) -> None:
+        """See the port."""
+        self._registry.leave(worker)
+
+    def check(self) -> dict[str, str]:
+        """See the port."""
+        return health.check(self._caller)
+
+    def incarnation(self) -> str:
+        """The id of the server's data: written once, so a server that came back empty has another one.
+
+        ``LedgerLost`` when it is not the one that this ledger saw first.
+        """
+
+        def send(client: redis.Redis) -> Any:
+            client.set(keys.INCARNATION, secrets.token_hex(16), nx=True)
+            return client.get(keys.INCARNATION)
+
+        now = self._caller.command("incarnation", send)
+        if self._incarnation is None:
+            self._incarnation = now
+        elif now != self._incarnation:
+            self._incarnation = now
+            self._known.clear()
+            raise LedgerLost(
+                f"the server at {self.where} came back without its data",
+                remedy="restore it, or submit again under the same ids; check that appendonly is on",
+            )
+        return str(now, "ascii")
+
+    # -- inside ------------------------------------------------------------------------------------------------
+    def _look(self, job_id: str) -> Progress | None:
+        found = progress_from(job_id, self._caller.job("progress", job_id))
+        if found is None:
+            return None
+        progress, event = found
+        if progress.spec is not None:
+            self._knows(job_id, progress.spec.ttl_s)
+        self._events[job_id] = event
+        self._events.move_to_end(job_id)
+        while len(self._events) > _KNOWN_JOBS:
+            self._events.popitem(last=False)
+        return progress
+
+    def _progress_after(self, job_id: str, ended: bool) -> Progress:
+        if ended:
+            self._sweep_out(job_id)
+        return self.progress(job_id)
+
+    def _sweep_out(self, job_id: str) -> None:
+        """A job ended: it is in the index of those to expire, not of those to sweep."""
+        reply = self._caller.job("sweep", job_id, _nonce(), 0, 0, 0)
+        if reply[0] == b"OK" and reply[5]:
+            self._index.ended(job_id, reply[7])
+
+    def _counts(self, job_id: str, name: str) -> dict[str, int]:
+        return {field.decode("utf-8", "replace"): int(float(n)) for field, n in self._hash(job_id, name).items()}
+
+    def _hash(self, job_id: str, name: str) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = self._caller.command(name, lambda c: c.hgetall(keys.job_key(job_id, name)))
+        return found
+
+    def _live_slots(self) -> int:
+        """Slots of the cluster, at most a second old; 0 when no worker has said so yet."""
+        if time.monotonic() - self._slots_at > _SLOTS_AGE_S:
+            self._slots = self._registry.live_slots()
+            self._slots_at = time.monotonic()
+        return self._slots
+
+    def _demand(self, job_id: str, reply: Any, name: str) -> None:
+        match reply[0]:
+            case b"OK":
+                return
+            case b"GONE":
+                raise self._missing(job_id)
+            case b"GAP":
+                raise SubmissionConflict(
+                    f"{name} of job {job_id}: the ledger expects chunk {reply[1]} next",
+                    remedy="open the job again: its answer says where to go on",
+                    next_chunk=reply[1],
+                )
+            case b"CONFLICT":
+                raise SubmissionConflict(
+                    f"{name} of job {job_id}: this chunk was written with other content",
+                    remedy="two producers share this submission id; give each its own",
+                )
+            case b"ENDED":
+                raise JobEnded(f"job {job_id} is {reply[1].decode()}", remedy="submit under a new id")
+            case _:
+                raise malformed(name, reply)
+
+    def _knows(self, job_id: str, ttl_s: float) -> None:
+        """Remember that the job was there: if it is missing before its time to live is over, the server lost it."""
+        self._known[job_id] = time.monotonic() + ttl_s
+        self._known.move_to_end(job_id)
+        while len(self._known) > _KNOWN_JOBS:
+            self._known.popitem(last=False)
+
+    def _demand_not_lost(self, job_id: str) -> None:
+        error = self._missing(job_id)
+        if isinstance(error, LedgerLost):
+            raise error
+
+    def _missing(self, job_id: str) -> LedgerError:
+        """Why a job is not there: the server lost its data, or it never was or expired."""
+        try:
+            self.incarnation()
+        except LedgerLost as lost:
+            return lost
+        if self._known.pop(job_id, 0.0) > time.monotonic():
+            return LedgerLost(
+                f"job {job_id} was there and is gone before its time: the server lost data",
+                remedy="submit it again under the same id; check that appendonly is on",
+                job_id=job_id,
+            )
+        return JobNotFound(
+            f"no job {job_id}", remedy="see `tidegate jobs`; ended jobs are kept for their ttl_s", job_id=job_id
+        )
+
+
+def _nonce() -> str:
+    return secrets.token_hex(8)

@@ -1,0 +1,79 @@
+-- The job whose meta key is KEYS[1]: its other keys, the server's clock, and its meta fields read and written once.
+-- ARGV[1] of every script is a number of milliseconds added to the clock; it is 0 outside tests.
+local call = redis.call
+local META = KEYS[1]
+local PREFIX = string.sub(META, 1, -5)
+local READY, DELAYED, LEASE, LEASES = PREFIX .. 'ready', PREFIX .. 'delayed', PREFIX .. 'lease', PREFIX .. 'leases'
+local PAYLOADS, BITS = PREFIX .. 'payloads', PREFIX .. 'bits'
+local ATTEMPTS, CRASHES = PREFIX .. 'attempts', PREFIX .. 'crashes'
+local RESULTS, DEAD, TRACES = PREFIX .. 'results', PREFIX .. 'dead', PREFIX .. 'traces'
+local ERRORS, STATS, SEEN = PREFIX .. 'errors', PREFIX .. 'stats', PREFIX .. 'seen'
+local TICKETS, EVENTS = PREFIX .. 'tickets', PREFIX .. 'events'
+local EVERY_KEY = {
+  META, READY, DELAYED, LEASE, LEASES, PAYLOADS, BITS, ATTEMPTS, CRASHES,
+  RESULTS, DEAD, TRACES, ERRORS, STATS, SEEN, TICKETS, EVENTS,
+}
+local IDLE_MS = 30 * 86400000   -- a job that nobody touches for so long is given up
+local REFRESH_MS = 60000        -- how old the keys' time to live may get before it is set again
+
+local TIME = call('TIME')
+local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000) + tonumber(ARGV[1])
+
+local FIELDS = {
+  'state', 'cancel', 'paused', 'parked', 'total', 'pending', 'batches', 'batches_done', 'pending_bytes',
+  'succeeded', 'failed', 'timed_out', 'cancelled', 'crashed', 'attempts', 'retries', 'lost_leases', 'epoch',
+  'ticket_seq', 'event_seq', 'slots', 'stall_ms', 'stall_k', 'max_lease_ms', 'max_delay_ms', 'ttl_ms', 'keep',
+  'task', 'created_ms', 'started_ms', 'finished_ms', 'refreshed_ms', 'next_chunk', 'seen_cursor',
+}
+local M, CHANGED = {}, {}
+
+local function load_job()
+  local values = call('HMGET', META, unpack(FIELDS))
+  for i = 1, #FIELDS do M[FIELDS[i]] = values[i] end
+  return M.state ~= false
+end
+
+local function num(field) return tonumber(M[field]) or 0 end
+
+local function put(field, value)
+  M[field] = value
+  CHANGED[field] = value
+end
+
+local function add(field, n) put(field, num(field) + n) end
+
+local function ended() return M.state == 'done' or M.state == 'cancelled' end
+
+local function held() return M.paused == '1' or M.parked == '1' end
+
+-- Something changed that a person may wait for. At most 16 are kept.
+local function event(what)
+  add('event_seq', 1)
+  call('XADD', EVENTS, 'MAXLEN', 16, string.format('%d-1', num('event_seq')), 'e', what)
+end
+
+local function expire_all(ms)
+  for i = 1, #EVERY_KEY do call('PEXPIRE', EVERY_KEY[i], ms) end
+end
+
+-- The last step of every script that changed the job: end it if nothing is left, write meta, set times to live.
+-- Returns true when this call ended the job.
+local function save_job()
+  local ends = M.state == 'sealed' and num('pending') == 0
+  if ends then
+    put('state', M.cancel == '1' and 'cancelled' or 'done')
+    put('finished_ms', NOW)
+    call('DEL', TICKETS)
+    event(M.state)
+  end
+  local refresh = not ended() and math.abs(NOW - num('refreshed_ms')) > REFRESH_MS
+  if refresh then put('refreshed_ms', NOW) end
+  local flat = {}
+  for field, value in pairs(CHANGED) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = value
+  end
+  if #flat > 0 then call('HSET', META, unpack(flat)) end
+  if ends then expire_all(num('ttl_ms')) elseif refresh then expire_all(IDLE_MS) end
+  return ends
+end

@@ -1,0 +1,124 @@
+-- What a commit reports: read it, check it whole, write it.
+local MAX_FIELDS = 4096   -- histogram fields of one commit
+
+local function read_settlement()
+  local t = cmsgpack.unpack(ARGV[10])
+  return {
+    settled = t[1], executions = t[2], retries = t[3], outcomes = t[4], hand_back = t[5], delay_ms = t[6],
+    errors = t[7], traces = t[8], stats = t[9],
+    bits = ARGV[11], results = ARGV[12], failures = ARGV[13], attempts = ARGV[14], crashes = ARGV[15],
+  }
+end
+
+-- Bits of `new` added to `old` (empty: none set): the union, how many bits `new` has, and whether they overlap.
+local function unite(old, new)
+  local out, count, overlap = {}, 0, false
+  for at = 1, #new, 512 do
+    local bytes = { string.byte(new, at, at + 511) }
+    local before = { string.byte(old, at, at + 511) }
+    for i = 1, #bytes do
+      local b, a = bytes[i], before[i] or 0
+      if b ~= 0 then
+        if bit.band(a, b) ~= 0 then overlap = true end
+        bytes[i] = bit.bor(a, b)
+        while b > 0 do
+          b = bit.band(b, b - 1)
+          count = count + 1
+        end
+      else
+        bytes[i] = a
+      end
+    end
+    out[#out + 1] = string.char(unpack(bytes))
+  end
+  return table.concat(out), count, overlap
+end
+
+-- Nil and the batch's bits after this commit if all is well, else why not. Nothing is written.
+local function check_settlement(s, lease)
+  local sum = 0
+  for i = 1, 5 do
+    if s.outcomes[i] < 0 then return 'an outcome count is negative' end
+    sum = sum + s.outcomes[i]
+  end
+  if sum ~= s.settled then return 'outcomes do not add up to settled' end
+  local bytes = math.ceil(lease.items / 8)
+  if #s.attempts ~= 0 and #s.attempts ~= lease.items then return 'attempts must be a byte per item' end
+  if #s.crashes ~= 0 and #s.crashes ~= lease.items then return 'crashes must be a byte per item' end
+  local fields = 0
+  for _ in pairs(s.stats) do fields = fields + 1 end
+  if fields > MAX_FIELDS then return 'too many histogram fields' end
+  local old = lease.flags % 2 == 1 and call('HGET', BITS, lease.batch) or ''
+  if s.bits == '' then
+    if s.settled == 0 then return nil, old end
+    if s.settled ~= lease.items then return 'bits are missing' end
+    if old ~= '' then return 'overlap' end
+    return nil, ''
+  end
+  if #s.bits ~= bytes then return 'bits must be one per item, in whole bytes' end
+  if lease.items % 8 ~= 0 and string.byte(s.bits, bytes) >= 2 ^ (lease.items % 8) then return 'bits beyond the batch' end
+  local merged, count, overlap = unite(old, s.bits)
+  if count ~= s.settled then return 'bits do not add up to settled' end
+  if overlap then return 'overlap' end
+  if s.settled > lease.left then return 'more items than are left' end
+  return nil, merged
+end
+
+local function merge_stats(stats)
+  local extremes = {}
+  for field, value in pairs(stats) do
+    local tail = string.sub(field, -7)
+    if tail == '_min_ns' or tail == '_max_ns' then
+      extremes[#extremes + 1] = field
+    else
+      call('HINCRBY', STATS, field, value)
+    end
+  end
+  if #extremes == 0 or #extremes > 200 then return end
+  local have, set = call('HMGET', STATS, unpack(extremes)), {}
+  for i = 1, #extremes do
+    local field, known = extremes[i], tonumber(have[i])
+    local value = stats[field]
+    local lower = string.sub(field, -7) == '_min_ns'
+    if not known or (lower and value < known) or (not lower and value > known) then
+      set[#set + 1] = field
+      set[#set + 1] = value
+    end
+  end
+  if #set > 0 then call('HSET', STATS, unpack(set)) end
+end
+
+local NAMES = { 'succeeded', 'failed', 'timed_out', 'cancelled', 'crashed' }
+
+local function write_settlement(s)
+  if s.results ~= '' and M.keep == '1' then call('XADD', RESULTS, '*', 'd', s.results) end
+  if s.failures ~= '' then
+    call('XADD', DEAD, '*', 'd', s.failures)
+    local known = call('HLEN', TRACES)
+    for fingerprint, text in pairs(s.traces) do
+      if known < 1000 then
+        known = known + call('HSETNX', TRACES, string.sub(fingerprint, 1, 64), string.sub(text, 1, 16384))
+      end
+    end
+  end
+  for name, n in pairs(s.errors) do count_error(string.sub(name, 1, 200), n) end
+  for i = 1, 5 do
+    if s.outcomes[i] > 0 then add(NAMES[i], s.outcomes[i]) end
+  end
+  if s.settled > 0 then add('pending', -s.settled) end
+  add('attempts', s.executions)
+  if s.retries > 0 then add('retries', s.retries) end
+  merge_stats(s.stats)
+end
+
+-- What later holders of an unfinished batch have to know.
+local function keep_progress(lease, merged)
+  local function keep(key, value, flag)
+    if value == '' then return end
+    call('HSET', key, lease.batch, value)
+    if math.floor(lease.flags / flag) % 2 == 0 then lease.flags = lease.flags + flag end
+  end
+  keep(BITS, merged, 1)
+  keep(ATTEMPTS, ARGV[14], 2)
+  keep(CRASHES, ARGV[15], 4)
+end
