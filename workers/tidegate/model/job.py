@@ -66,6 +66,7 @@ class Progress:
     """How a job stands, exactly, by the ledger. Items: ``total = sum(outcomes) + pending``.
 
     ``cancelling``: a cancellation was asked for; the state becomes ``cancelled`` when the last running batch is settled.
+    ``oldest_ready_ms``: how long the batch at the head of the line has waited for a worker.
     """
 
     job_id: str
@@ -80,6 +81,7 @@ class Progress:
     running_batches: int = 0
     ready_batches: int = 0
     delayed_batches: int = 0
+    oldest_ready_ms: int = 0
     pending_bytes: int = 0
     outcomes: dict[Outcome, int] = field(default_factory=dict)
     attempts: int = 0
