@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
@@ -51,7 +52,7 @@ class _Line:
         self._gate = gate
         self._bar = bar
         name = stands.task.rpartition(".")[2] or stands.task
-        self._id = bar.add_task(name, total=None, rate="", note="")
+        self._id = bar.add_task(escape(name), total=None, rate="", note="")
         self._last = (time.monotonic(), stands.done)
         self._per_s = 0.0
         self._looked = time.monotonic()
@@ -95,7 +96,7 @@ class _Line:
             if outcome is not Outcome.SUCCEEDED and stands.outcomes.get(outcome)
         ]
         if stands.state is JobState.PARKED:
-            bad.append(f"[yellow]parked: {stands.reason}[/yellow]")
+            bad.append(f"[yellow]parked: {escape(stands.reason)}[/yellow]")
         elif stands.paused:
             bad.append("[yellow]paused[/yellow]")
         elif stands.state is JobState.CANCELLED:

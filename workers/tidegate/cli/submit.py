@@ -1,0 +1,45 @@
+"""``tidegate submit``: a file (or standard input) becomes a job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tidegate.cli.apps import load_task
+from tidegate.cli.items import format_of, opened, read_items
+from tidegate.cli.options import Json
+from tidegate.cli.output import exit_code, one_line, print_json, progress_document, say
+from tidegate.task import MapOptions
+
+
+def submit(
+    task: Annotated[str, typer.Argument(metavar="MODULE:TASK", help="The task, as Python would import it.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="NDJSON, CSV with a header, plain lines; - for standard input.")],
+    *,
+    format_: Annotated[str | None, typer.Option("--format", help="ndjson, csv or lines. Default: by the file's name.")] = None,
+    column: Annotated[str | None, typer.Option(help="Use this column (CSV) or key (NDJSON) as the item.")] = None,
+    star: Annotated[bool, typer.Option("--star", help="Each item is a list of arguments.")] = False,
+    submission_id: Annotated[
+        str | None, typer.Option("--id", help="Submission id: the same id again resumes, and never submits twice.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Items a batch. Default: adapts.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Queue of its tickets. Default: the task's.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end with a progress bar; exit 1 if an item fails.")] = False,
+    json: Json = False,
+) -> None:
+    """Submit a job: the task is applied to every item of a file."""
+    found = load_task(task)
+    kind = format_of(file, format_)
+    chosen: dict[str, Any] = {"id": submission_id, "batch_size": batch_size, "queue": queue}
+    options = MapOptions(**{key: value for key, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
+    with opened(file) as stream:
+        items = read_items(stream, "standard input" if file == "-" else file, kind, column)
+        job = (found.starmap if star else found.map)(items, **options)
+    stands = job.wait(progress=not json) if wait else job.progress()
+    if json:
+        print_json(progress_document(stands))
+    else:
+        say(one_line(stands))
+    if wait:
+        raise typer.Exit(exit_code(stands))
