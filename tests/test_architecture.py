@@ -158,6 +158,7 @@ def test_public_names_are_the_list() -> None:
         "ExecutorFull",
         "Failure",
         "Job",
+        "JobEnded",
         "JobFailed",
         "JobNotFound",
         "JobState",

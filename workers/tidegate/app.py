@@ -202,18 +202,18 @@ class Tidegate:
             shape=int(shape),
         )
         fixed = options.get("batch_size") or task.defaults.batch_size or settings.batch_size
+        exists = False
         if name is not None:
-            spec = with_fixed_split(self.ledger(), spec, fixed, _USUAL_BATCH)
-            fixed = spec.batch_size
-        return self._submit(spec, fixed, total, options.get("patience_s"))
+            spec, exists = with_fixed_split(self.ledger(), spec, fixed, _USUAL_BATCH)
+        return self._submit(spec, spec.batch_size or fixed, total, patience_s=options.get("patience_s"), exists=exists)
 
     def resubmit(self, spec: JobSpec, items: Iterable[msgspec.Raw], name: str) -> Job[Any]:
         """Items in wire form, under the policy of ``spec``, as a new job that is linked to it. For replays."""
         again = msgspec.structs.replace(
             spec, job_id=job_id_for(name), origin=_origin(), replay_of=spec.job_id, batch_size=0, chunk_batches=0
         )
-        again = with_fixed_split(self.ledger(), again, spec.batch_size or None, _USUAL_BATCH)
-        submission = self._submit(again, again.batch_size, None, None)
+        again, exists = with_fixed_split(self.ledger(), again, spec.batch_size or None, _USUAL_BATCH)
+        submission = self._submit(again, again.batch_size, None, exists=exists)
         return Job(self, drive(submission, items))
 
     def send_tickets(self, queue: str, job_id: str, numbers: Sequence[int]) -> None:
@@ -222,7 +222,9 @@ class Tidegate:
 
         TicketSender(self.celery, queue).send(job_id, numbers)
 
-    def _submit(self, spec: JobSpec, fixed: int | None, total: int | None, patience_s: float | None) -> Submission:
+    def _submit(
+        self, spec: JobSpec, fixed: int | None, total: int | None, *, exists: bool, patience_s: float | None = None
+    ) -> Submission:
         settings = self.settings
         sizer = BatchSizer(
             fixed=fixed,
@@ -235,7 +237,7 @@ class Tidegate:
         def send(job_id: str, numbers: Sequence[int]) -> None:
             self.send_tickets(spec.queue, job_id, numbers)
 
-        limits = SubmissionOptions(max_batch_bytes=settings.max_batch_bytes, patience_s=patience_s)
+        limits = SubmissionOptions(max_batch_bytes=settings.max_batch_bytes, patience_s=patience_s, exists=exists)
         return Submission(self.ledger(), spec, sizer, send, limits)
 
     def _register(self, function: Callable[..., Any], options: Mapping[str, Any]) -> Task[..., Any, Any]:

@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
             raise
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), ())
         return 1
-    except Exception as error:  # noqa: BLE001 - the last boundary: a bug of ours, or of the user's module
+    except Exception as error:
         if traceback:
             raise
         _complain(f"{type(error).__name__}: {error} (run again with --traceback to see where)", ())
@@ -99,7 +99,9 @@ def _app(only: str | None) -> typer.Typer:
 
     @app.callback()
     def _options(
-        version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+        version: bool = typer.Option(
+            False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ) -> None:
         pass
 

@@ -33,7 +33,9 @@ def import_module(name: str) -> ModuleType:
         raise AppNotFound(f"{name!r} needs {error.name!r}", remedy="install it where tidegate is installed") from error
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else f"{frame.filename}:{frame.lineno}"
+        where = (
+            f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else f"{frame.filename}:{frame.lineno}"
+        )
         raise AppNotFound(
             f"{name!r} cannot be imported: {type(error).__name__}: {error} ({where})",
             remedy="correct it, or run again with --traceback",
@@ -48,7 +50,9 @@ def load_task(reference: str) -> Task[..., Any, Any]:
     module_name, _, name = reference.partition(":")
     module = import_module(module_name)
     if not name:
-        raise TaskNotFound(f"{reference!r} names a module", remedy=f"write MODULE:TASK{_choices(module, module_name, '')}")
+        raise TaskNotFound(
+            f"{reference!r} names a module", remedy=f"write MODULE:TASK{_choices(module, module_name, '')}"
+        )
     found: Any = module
     for part in name.split("."):
         following = getattr(found, part, None)

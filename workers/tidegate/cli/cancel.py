@@ -10,8 +10,13 @@ from tidegate.cli.options import JobId, Json, Url, gate_for
 from tidegate.cli.output import one_line, print_json, progress_document, say
 
 
-def cancel(job_id: JobId, *,
-    reason: Annotated[str, typer.Option(help="Kept with the job.")] = "", json: Json = False, url: Url = None) -> None:
+def cancel(
+    job_id: JobId,
+    *,
+    reason: Annotated[str, typer.Option(help="Kept with the job.")] = "",
+    json: Json = False,
+    url: Url = None,
+) -> None:
     """Cancel a job: nothing more is started, and what is pending ends as cancelled."""
     stands = gate_for(url).job(job_id).cancel(reason)
     if json:

@@ -71,7 +71,9 @@ def _executor() -> Iterator[Check]:
     try:
         importlib.import_module("tidegate.executor._native")
     except ImportError as error:
-        yield Check("executor", "bad", f"the C extension does not load: {error}", "install tidegate again: pip install .", 1)
+        yield Check(
+            "executor", "bad", f"the C extension does not load: {error}", "install tidegate again: pip install .", 1
+        )
     else:
         yield Check("executor", "ok", "the C extension loads")
 
@@ -106,7 +108,9 @@ def _address(settings: Settings, found: list[str]) -> Iterator[Check]:
     shared = find_shared(settings)
     if shared is not None:
         found.append(shared.url)
-        yield Check("address", "ok", f"embedded server, process {shared.pid}, in {shared.directory}", "`tidegate down` stops it")
+        yield Check(
+            "address", "ok", f"embedded server, process {shared.pid}, in {shared.directory}", "`tidegate down` stops it"
+        )
         return
     yield Check(
         "address",

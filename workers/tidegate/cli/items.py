@@ -26,7 +26,9 @@ def format_of(file: str, chosen: str | None) -> str:
     found = _BY_ENDING.get(Path(file).suffix.lower())
     if found is None:
         what = "standard input" if file == "-" else file
-        raise ConfigurationError(f"the format of {what} is not known by its name", remedy="add --format ndjson, csv or lines")
+        raise ConfigurationError(
+            f"the format of {what} is not known by its name", remedy="add --format ndjson, csv or lines"
+        )
     return found
 
 
@@ -39,7 +41,9 @@ def opened(file: str) -> Iterator[BinaryIO]:
     try:
         stream = Path(file).open("rb")  # noqa: SIM115 - closed below; only opening it has this error
     except OSError as error:
-        raise ConfigurationError(f"{file}: {error.strerror}", remedy="name a readable file, or - for standard input") from None
+        raise ConfigurationError(
+            f"{file}: {error.strerror}", remedy="name a readable file, or - for standard input"
+        ) from None
     with stream:
         yield stream
 
@@ -85,7 +89,9 @@ def _json_lines(stream: BinaryIO, name: str, column: str | None) -> Iterator[Any
         elif isinstance(item, dict) and column in item:
             yield item[column]
         else:
-            raise PayloadError(f"line {number} of {name} has no {column!r}", remedy="correct it, or --column", line=number)
+            raise PayloadError(
+                f"line {number} of {name} has no {column!r}", remedy="correct it, or --column", line=number
+            )
 
 
 def _csv_rows(stream: BinaryIO, name: str, column: str | None) -> Iterator[Any]:
@@ -119,4 +125,6 @@ def _text(line: bytes, name: str, number: int) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError:
-        raise PayloadError(f"line {number} of {name} is not UTF-8", remedy="convert the file to UTF-8", line=number) from None
+        raise PayloadError(
+            f"line {number} of {name} is not UTF-8", remedy="convert the file to UTF-8", line=number
+        ) from None

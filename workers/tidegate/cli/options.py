@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Address of the ledger. Default: TIDEGATE_URL, then the embedded server.", show_default=False),
+    typer.Option(
+        "--url", help="Address of the ledger. Default: TIDEGATE_URL, then the embedded server.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the id that it was submitted with.")]

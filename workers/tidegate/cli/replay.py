@@ -15,7 +15,9 @@ from tidegate.model.outcome import Outcome
 def replay(
     job_id: JobId,
     *,
-    error_type: Annotated[str | None, typer.Option(help="Only items that failed with this error, as in the report.")] = None,
+    error_type: Annotated[
+        str | None, typer.Option(help="Only items that failed with this error, as in the report.")
+    ] = None,
     outcome: Annotated[str | None, typer.Option(help="Only items with this outcome, for example timed_out.")] = None,
     index: Annotated[list[int] | None, typer.Option(help="Only this item of the job; may be repeated.")] = None,
     json: Json = False,

@@ -15,9 +15,13 @@ from tidegate.task import MapOptions
 
 def submit(
     task: Annotated[str, typer.Argument(metavar="MODULE:TASK", help="The task, as Python would import it.")],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="NDJSON, CSV with a header, plain lines; - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="NDJSON, CSV with a header, plain lines; - for standard input.")
+    ],
     *,
-    format_: Annotated[str | None, typer.Option("--format", help="ndjson, csv or lines. Default: by the file's name.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="ndjson, csv or lines. Default: by the file's name.")
+    ] = None,
     column: Annotated[str | None, typer.Option(help="Use this column (CSV) or key (NDJSON) as the item.")] = None,
     star: Annotated[bool, typer.Option("--star", help="Each item is a list of arguments.")] = False,
     submission_id: Annotated[
@@ -25,7 +29,9 @@ def submit(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Items a batch. Default: adapts.")] = None,
     queue: Annotated[str | None, typer.Option(help="Queue of its tickets. Default: the task's.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end with a progress bar; exit 1 if an item fails.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end with a progress bar; exit 1 if an item fails.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Submit a job: the task is applied to every item of a file."""

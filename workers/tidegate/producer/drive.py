@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
-from tidegate.errors import ConfigurationError
+from tidegate.errors import ConfigurationError, SubmissionConflict
 from tidegate.producer.sources import is_async, sync_source, take, take_async
 from tidegate.producer.submission import Submission
 
 T = TypeVar("T")
+
+_SKIP_PAGE = 10_000
 
 
 def drive(submission: Submission, items: Iterable[Any] | AsyncIterable[Any]) -> str:
@@ -24,6 +27,10 @@ def drive(submission: Submission, items: Iterable[Any] | AsyncIterable[Any]) -> 
         return asyncio.run(adrive(submission, items))
     source = sync_source(items)
     try:
+        skip = submission.resume()
+        if skip is None:
+            return submission.spec.job_id
+        _demand_all(skip, sum(1 for _ in islice(source, skip)))
         while batch := take(source, submission.next_size()):
             if not submission.add(batch):
                 break
@@ -48,6 +55,13 @@ async def adrive(submission: Submission, items: Iterable[Any] | AsyncIterable[An
             return await asyncio.to_thread(take, source, size)
 
     try:
+        skip = await asyncio.to_thread(submission.resume)
+        if skip is None:
+            return submission.spec.job_id
+        skipped = 0
+        while skipped < skip and (batch := await next_batch(min(_SKIP_PAGE, skip - skipped))):
+            skipped += len(batch)
+        _demand_all(skip, skipped)
         while batch := await next_batch(submission.next_size()):
             if not await _in_thread(submission, partial(submission.add, batch)):
                 break
@@ -56,6 +70,14 @@ async def adrive(submission: Submission, items: Iterable[Any] | AsyncIterable[An
         await asyncio.to_thread(submission.abandon, error)
         raise
     return submission.spec.job_id
+
+
+def _demand_all(skip: int, skipped: int) -> None:
+    if skipped < skip:
+        raise SubmissionConflict(
+            f"the submission has {skip:,} items in the ledger already, and only {skipped:,} were given now",
+            remedy="give the same items in the same order, or use another id",
+        )
 
 
 async def _in_thread(submission: Submission, function: Callable[[], T]) -> T:

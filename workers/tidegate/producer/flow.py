@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from tidegate.errors import LedgerFull, LedgerUnavailable
+from tidegate.errors import JobEnded, LedgerFull, LedgerUnavailable
 from tidegate.ledger.port import Ledger
 from tidegate.model.job import BatchPayload, JobSpec, Progress
+from tidegate.model.outcome import JobState
 
 _log = logging.getLogger("tidegate.producer")
 
@@ -66,6 +67,10 @@ class Flow:
                 if not _pending(self._room_or_raise(pause, error)):
                     raise
                 continue
+            except JobEnded as error:
+                if _is_cancelled(self._ledger.progress(self._spec.job_id)):
+                    raise SubmissionStopped from error
+                raise
             if not appended.full:
                 if appended.tickets:
                     self._send(self._spec.job_id, appended.tickets)
@@ -91,7 +96,7 @@ class Flow:
         if not pause.take():
             raise when_out_of_patience
         stands = self._ledger.progress(self._spec.job_id)
-        if stands.ended:
+        if _is_cancelled(stands):
             raise SubmissionStopped
         if pause.waited_s > _WARN_AFTER_S and not pause.warned:
             pause.warned = True
@@ -103,6 +108,10 @@ class Flow:
                 "workers are slower than the producer" if self._ledger.workers() else "no worker is running",
             )
         return stands
+
+
+def _is_cancelled(stands: Progress) -> bool:
+    return stands.cancelling or stands.state is JobState.CANCELLED
 
 
 def _pending(stands: Progress) -> int:

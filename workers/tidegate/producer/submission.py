@@ -1,11 +1,13 @@
 """One submission, from the first item to the seal. It is driven from outside, so that one code serves sync and async sources:
 
+    skip = submission.resume()         how many items the ledger has already (None: all of them)
     size = submission.next_size()      how many items to take now
     submission.add(items)              encode them; write a chunk when one is full
     submission.finish()                write the rest and seal
 
 Nothing is written before the first chunk has been encoded. With an id of the user's choice the split is fixed and recorded in
-the job, so that a producer that was killed runs again with the same items and goes on where the ledger says.
+the job: a producer that was killed runs again with the same items and goes on where the ledger says, and two that run at
+the same time write the same chunks, of which the ledger takes each once.
 """
 
 from __future__ import annotations
@@ -37,10 +39,14 @@ _LEARN_NS = 500_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmissionOptions:
-    """``max_batch_bytes``: refuse larger batches. ``patience_s``: seconds to wait at the mark, ``None``: for ever."""
+    """``max_batch_bytes``: refuse larger batches. ``patience_s``: seconds to wait at the mark, ``None``: for ever.
+
+    ``exists``: the ledger knows the job already.
+    """
 
     max_batch_bytes: int
     patience_s: float | None = None
+    exists: bool = False
 
 
 class Submission:
@@ -57,6 +63,7 @@ class Submission:
         self._shape = Shape(spec.shape)
         self._flow = Flow(ledger, spec, send, patience_s=options.patience_s)
         self._resumable = bool(spec.chunk_batches)
+        self._exists = options.exists
         self._chunk_bytes = spec.chunk_bytes or min(CHUNK_BYTES, spec.max_pending_bytes)
         self._chunk_batches = spec.chunk_batches or min(CHUNK_BATCHES, spec.max_pending_batches)
         self._pending: list[BatchPayload] = []
@@ -72,6 +79,16 @@ class Submission:
     def written(self) -> bool:
         """Whether the ledger knows the job."""
         return self._next_chunk >= 0
+
+    def resume(self) -> int | None:
+        """How many items to skip, because the ledger has them; ``None`` when the submission is complete."""
+        if not self._exists:
+            return 0
+        self._open()
+        if self._sealed:
+            return None
+        self._chunks = self._next_chunk
+        return self.items
 
     def next_size(self) -> int:
         """How many items the next batch shall have."""
@@ -157,6 +174,8 @@ class Submission:
         opened = self._ledger.open(self.spec)
         self._next_chunk = opened.next_chunk
         self._sealed = opened.sealed
+        if self._exists:
+            self.items = opened.items
 
     def _learn(self) -> None:
         now_ns = time.monotonic_ns()
@@ -165,8 +184,8 @@ class Submission:
             self._sizer.learn_stats(self._ledger.stats(self.spec.job_id))
 
 
-def with_fixed_split(ledger: Ledger, spec: JobSpec, batch_size: int | None, usual_size: int) -> JobSpec:
-    """``spec`` with a split that can be repeated: the one recorded if the job exists, else a new one.
+def with_fixed_split(ledger: Ledger, spec: JobSpec, batch_size: int | None, usual_size: int) -> tuple[JobSpec, bool]:
+    """``spec`` with a split that can be repeated: the one recorded if the job exists, else a new one; and whether it exists.
 
     ``batch_size``: the user's, or ``None`` for ``usual_size``. ``SubmissionConflict``: the job exists with another size.
     What else a recorded job says (its origin, its options) stays as it was when it was first submitted.
@@ -176,16 +195,17 @@ def with_fixed_split(ledger: Ledger, spec: JobSpec, batch_size: int | None, usua
     except JobNotFound:
         recorded = None
     if recorded is None or recorded.task != spec.task or recorded.shape != spec.shape:  # opening it will be a conflict
-        return msgspec.structs.replace(
+        split = msgspec.structs.replace(
             spec,
             batch_size=batch_size or usual_size,
             chunk_batches=min(_RESUMABLE_CHUNK_BATCHES, spec.max_pending_batches),
             chunk_bytes=min(CHUNK_BYTES, spec.max_pending_bytes),
         )
+        return split, recorded is not None
     if not recorded.chunk_batches or batch_size not in (None, recorded.batch_size):
         raise SubmissionConflict(
             f"job {spec.job_id} was submitted with batch_size={recorded.batch_size or 'adaptive'}",
             remedy="submit it the same way, or use another id",
             job_id=spec.job_id,
         )
-    return recorded
+    return recorded, True
