@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import hiredis
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -12,6 +14,8 @@ from tidegate.errors import LedgerError
 from tidegate.ledger import keys
 from tidegate.ledger.connection import retrying
 from tidegate.ledger.scripts import Script, load
+
+_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 Arg = bytes | str | int | float
 #: Called around every attempt to send a request, with its name: tests lose replies and requests here.
@@ -21,20 +25,24 @@ Interceptor = Callable[[str, Callable[[], Any]], Any]
 class Caller:
     """Sends scripts and commands. ``skew_ms`` shifts the clock that scripts see; it is 0 outside tests."""
 
-    def __init__(self, client: redis.Redis, *, where: str, tries: int, skew_ms: int, interceptor: Interceptor | None) -> None:
+    def __init__(
+        self, client: redis.Redis, *, where: str, tries: int, skew_ms: int, interceptor: Interceptor | None
+    ) -> None:
         self.client = client
         self.where = where
         self.tries = tries
         self.skew_ms = skew_ms
         self.interceptor = interceptor
+        self._line = DirectLine(client)
+
+    def close(self) -> None:
+        """Give the connections back to the client's pool."""
+        self._line.close()
 
     def script(self, name: str, key_names: Sequence[bytes], *args: Arg) -> Any:
         """Run a script of the ledger. It may run twice: scripts are idempotent."""
         script = load(name)
         return self._send(name, lambda: self._evaluate(script, key_names, args))
-
-    def close(self) -> None:
-        """Nothing of its own to close."""
 
     def job(self, name: str, job_id: str, *args: Arg) -> Any:
         """Run a script on one job."""
@@ -50,10 +58,11 @@ class Caller:
         return retrying(attempt, tries=self.tries, where=self.where)
 
     def _evaluate(self, script: Script, key_names: Sequence[bytes], args: Sequence[Arg]) -> Any:
+        request = (len(key_names), *key_names, *args)
         try:
-            return self.client.execute_command("EVALSHA", script.sha, len(key_names), *key_names, *args)
+            return self._line.execute(b"EVALSHA", script.sha, *request)
         except NoScriptError:
-            return self.client.execute_command("EVAL", self._known(script), len(key_names), *key_names, *args)
+            return self._line.execute(b"EVAL", self._known(script), *request)
 
     def _known(self, script: Script) -> str:
         """The text that this server takes; EVAL also teaches it the SHA-1."""
@@ -66,8 +75,44 @@ class Caller:
         return script.text
 
 
-def as_int(value: Any) -> int:
-    return int(value or 0)
+class DirectLine:
+    """One command on a connection of its own: half the processor time of ``Redis.execute_command``.
+
+    A connection is used by one thread at a time and kept for the next. After a fork the child starts with none. After
+    any failure in between, a connection is closed: it could hold half a reply.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool = client.connection_pool
+        self._idle: list[Any] = []
+        self._pid = os.getpid()
+
+    def execute(self, *command: Arg) -> Any:
+        """Send one command and return its reply; redis-py's errors."""
+        if self._pid != os.getpid():
+            self._idle, self._pid = [], os.getpid()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._pool.get_connection()
+        clean = False
+        try:
+            connection.send_packed_command((_pack(command),))
+            reply = connection.read_response()
+            clean = True
+            return reply
+        except ResponseError:
+            clean = True
+            raise
+        finally:
+            if not clean:
+                connection.disconnect()
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Give the connections back to the pool."""
+        while self._idle and self._pid == os.getpid():
+            self._pool.release(self._idle.pop())
 
 
 def malformed(name: str, reply: Any) -> LedgerError:

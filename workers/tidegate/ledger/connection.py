@@ -50,7 +50,9 @@ def safe_url(url: str) -> str:
     >>> safe_url("redis://me:secret@host:6379/0")
     'redis://me:***@host:6379/0'
     """
-    return re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", re.sub(r"([?&](?:\w*password|username)=)[^&]*", r"\1***", url))
+    return re.sub(
+        r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", re.sub(r"([?&](?:\w*password|username)=)[^&]*", r"\1***", url)
+    )
 
 
 def connect(
@@ -105,8 +107,10 @@ def _by_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
         raise ValueError
     addresses = [(host.rpartition(":")[0] or host, int(host.rpartition(":")[2] or 26379)) for host in hosts.split(",")]
     login = {"username": unquote(user) or None, "password": unquote(password) or None, "db": int(db or 0)}
-    sentinel = Sentinel(addresses, socket_timeout=options["socket_connect_timeout"])
-    client: redis.Redis = sentinel.master_for(service, **options, **login)
+    make: Any = Sentinel  # redis-py's own annotations leave these two out
+    client: redis.Redis = make(addresses, socket_timeout=options["socket_connect_timeout"]).master_for(
+        service, **options, **login
+    )
     return client
 
 

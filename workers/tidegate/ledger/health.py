@@ -16,7 +16,9 @@ def check(caller: Caller) -> dict[str, str]:
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         raise LedgerUnsuitable(
-            f"the server at {caller.where} is Redis {version}", remedy="use Redis 6.2 or newer, or Valkey", version=version
+            f"the server at {caller.where} is Redis {version}",
+            remedy="use Redis 6.2 or newer, or Valkey",
+            version=version,
         )
     policy = str(info.get("maxmemory_policy", "noeviction"))
     limit = int(info.get("maxmemory", 0))

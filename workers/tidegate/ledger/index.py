@@ -104,8 +104,9 @@ class WorkerRegistry:
 
     def live(self) -> list[dict[str, str]]:
         def send(client: redis.Redis) -> list[Any]:
-            names = client.zrangebyscore(keys.WORKERS, _now(client, self._caller.skew_ms), "+inf")
-            return client.hmget(keys.FACTS, names) if names else []  # type: ignore[return-value]
+            names: Any = client.zrangebyscore(keys.WORKERS, _now(client, self._caller.skew_ms), "+inf")
+            found: Any = client.hmget(keys.FACTS, names) if names else []
+            return list(found)
 
         packed = self._caller.command("workers", send)
         facts = [msgspec.msgpack.decode(one, type=dict[str, Any]) for one in packed if one]
@@ -117,5 +118,6 @@ class WorkerRegistry:
 
 
 def _now(client: redis.Redis, skew_ms: int) -> int:
-    seconds, micros = client.time()  # type: ignore[misc]
+    now: Any = client.time()
+    seconds, micros = now
     return int(seconds) * 1000 + int(micros) // 1000 + skew_ms

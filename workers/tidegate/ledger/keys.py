@@ -18,6 +18,7 @@ job was last touched, and for the job's ``ttl_s`` after it ended.
     tg:{JOB}:traces    hash     fingerprint → trace, at most 1,000
     tg:{JOB}:errors    hash     error type → count, at most 1,000 and "other"
     tg:{JOB}:stats     hash     histogram fields of model.stats
+    tg:{JOB}:recent    list     histogram fields of the last commits, packed, at most 32; then added to stats
     tg:{JOB}:seen      hash     claimer → its last request and reply
     tg:{JOB}:tickets   zset     ticket by when it was last seen (ms)
     tg:{JOB}:events    stream   changes of state, the last 16
@@ -56,6 +57,7 @@ JOB_KEYS = (
     "traces",
     "errors",
     "stats",
+    "recent",
     "seen",
     "tickets",
     "events",

@@ -173,7 +173,14 @@ class Ledger(Protocol):
         """Take the job's next ready batch."""
 
     def commit(
-        self, lease: Lease, settlement: Settlement, *, nonce: str, lease_ms: int, claim_next: bool = False, ticket: int = 0
+        self,
+        lease: Lease,
+        settlement: Settlement,
+        *,
+        nonce: str,
+        lease_ms: int,
+        claim_next: bool = False,
+        ticket: int = 0,
     ) -> Committed | Refused:
         """Write what happened to items of a leased batch, and claim the next one in the same call if asked to."""
 

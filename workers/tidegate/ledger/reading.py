@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
+
+import redis
 
 from tidegate.ledger.calls import Caller
 from tidegate.ledger.port import Cursor
@@ -43,12 +46,14 @@ def event(caller: Caller, stream: bytes, since: int, *, block_ms: int) -> int | 
     return int(entries[-1][0].partition(b"-")[0]) if entries else None
 
 
-def _read(caller: Caller, stream: bytes, after: str, count: int, block_ms: int | None) -> list[tuple[bytes, dict[bytes, Any]]]:
+def _read(
+    caller: Caller, stream: bytes, after: str, count: int, block_ms: int | None
+) -> list[tuple[bytes, dict[bytes, Any]]]:
     deadline = time.monotonic() + (block_ms or 0) / 1000
     while True:
         left_ms = round((deadline - time.monotonic()) * 1000)
         block = min(_BLOCK_MS, left_ms) if left_ms > 0 else None
-        reply = caller.command("read", lambda c, b=block: c.xread({stream: after}, count=count, block=b))
+        reply = caller.command("read", partial(redis.Redis.xread, streams={stream: after}, count=count, block=block))
         if reply:
             entries: list[tuple[bytes, dict[bytes, Any]]] = reply[0][1]
             return entries

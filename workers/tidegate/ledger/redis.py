@@ -28,8 +28,10 @@ from tidegate.ledger.port import (
     Swept,
 )
 from tidegate.ledger.replies import (
+    add_stats,
     encode_settlement,
     encode_spec,
+    encode_stats,
     lease_from,
     next_from,
     nothing_from,
@@ -152,7 +154,14 @@ class RedisLedger:
         return lease_from(reply, job_id, claimer, nonce)
 
     def commit(
-        self, lease: Lease, settlement: Settlement, *, nonce: str, lease_ms: int, claim_next: bool = False, ticket: int = 0
+        self,
+        lease: Lease,
+        settlement: Settlement,
+        *,
+        nonce: str,
+        lease_ms: int,
+        claim_next: bool = False,
+        ticket: int = 0,
     ) -> Committed | Refused:
         """See the port."""
         s, token = settlement, lease.token
@@ -161,6 +170,7 @@ class RedisLedger:
             lease.job_id,
             *(lease.claimer, nonce, lease.batch, token.epoch, token.nonce, lease_ms, int(claim_next), ticket),
             *(encode_settlement(s), s.bits, s.results, s.failures, s.attempts, s.crashes),
+            encode_stats(s.stats),
         )
         match reply[0]:
             case b"OK":
@@ -170,7 +180,9 @@ class RedisLedger:
                     self._demand_not_lost(lease.job_id)
                 return Refused(reply[1].decode())
             case b"BAD":
-                raise LedgerError(f"commit: {reply[1].decode()}", remedy="this is an error in the program, not in the data")
+                raise LedgerError(
+                    f"commit: {reply[1].decode()}", remedy="this is an error in the program, not in the data"
+                )
             case _:
                 raise malformed("commit", reply)
         if job_done:
@@ -265,11 +277,18 @@ class RedisLedger:
 
     def stats(self, job_id: str) -> dict[str, int]:
         """See the port."""
-        return self._counts(job_id, "stats")
+
+        def send(client: redis.Redis) -> Any:
+            pipe = client.pipeline(transaction=True)
+            pipe.hgetall(keys.job_key(job_id, "stats"))
+            pipe.lrange(keys.job_key(job_id, "recent"), 0, -1)
+            return pipe.execute()
+
+        return add_stats(*self._caller.command("stats", send))
 
     def errors(self, job_id: str) -> dict[str, int]:
         """See the port."""
-        return self._counts(job_id, "errors")
+        return {name.decode("utf-8", "replace"): int(n) for name, n in self._hash(job_id, "errors").items()}
 
     def traces(self, job_id: str) -> dict[str, str]:
         """See the port."""
@@ -382,9 +401,6 @@ class RedisLedger:
         reply = self._caller.job("sweep", job_id, _nonce(), 0, 0, 0)
         if reply[0] == b"OK" and reply[5]:
             self._index.ended(job_id, reply[7])
-
-    def _counts(self, job_id: str, name: str) -> dict[str, int]:
-        return {field.decode("utf-8", "replace"): int(float(n)) for field, n in self._hash(job_id, name).items()}
 
     def _hash(self, job_id: str, name: str) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = self._caller.command(name, lambda c: c.hgetall(keys.job_key(job_id, name)))

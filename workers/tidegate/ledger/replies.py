@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCEL
 
 _encoder = msgspec.msgpack.Encoder()
 _spec_decoder = msgspec.msgpack.Decoder(JobSpec)
+_stats_decoder = msgspec.msgpack.Decoder(dict[str, int])
 _NOTHING = {word.value.encode(): word for word in Nothing}
 
 
@@ -37,9 +38,29 @@ def encode_settlement(s: Settlement) -> bytes:
             s.delay_ms,
             s.errors,
             s.traces,
-            s.stats,
         )
     )
+
+
+def encode_stats(stats: Mapping[str, int]) -> bytes:
+    """The histogram fields of a settlement; nothing when there are none."""
+    return _encoder.encode(stats) if stats else b""
+
+
+def add_stats(folded: Mapping[bytes, bytes], recent: Sequence[bytes]) -> dict[str, int]:
+    """The fields of a job's histograms: those in ``stats`` and those of the last commits, not added yet."""
+    total = {field.decode("utf-8", "replace"): int(value) for field, value in folded.items()}
+    for packed in recent:
+        for field, value in _stats_decoder.decode(packed).items():
+            if field not in total:
+                total[field] = value
+            elif field.endswith("_min_ns"):
+                total[field] = min(total[field], value)
+            elif field.endswith("_max_ns"):
+                total[field] = max(total[field], value)
+            else:
+                total[field] += value
+    return total
 
 
 def lease_from(reply: Any, job_id: str, claimer: str, nonce: str) -> Lease:
@@ -79,7 +100,7 @@ def progress_from(job_id: str, reply: Any) -> tuple[Progress, int] | None:
     if not flat:
         return None
     meta: Mapping[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=True))
-    ready, delayed, leased, now = reply[1:]
+    ready, delayed, leased, now, waited = reply[1:]
 
     def number(field: bytes) -> int:
         return int(float(meta.get(field, b"0")))
@@ -101,6 +122,7 @@ def progress_from(job_id: str, reply: Any) -> tuple[Progress, int] | None:
         running_batches=leased,
         ready_batches=ready,
         delayed_batches=delayed,
+        oldest_ready_ms=waited,
         pending_bytes=number(b"pending_bytes"),
         outcomes={outcome: number(outcome.value.encode()) for outcome in OUTCOMES},
         attempts=number(b"attempts"),

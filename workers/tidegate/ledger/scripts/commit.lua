@@ -3,7 +3,8 @@
 KEYS  1 meta
 ARGV  1 clock skew  2 claimer  3 nonce  4 batch  5 epoch  6 token nonce  7 lease ms  8 claim next (0/1)  9 ticket
       10 settlement: msgpack [settled, executions, retries, [succeeded, failed, timed_out, cancelled, crashed], hand back,
-         delay ms, errors, traces, stats]  11 bits  12 results  13 failures  14 attempts  15 crashes
+         delay ms, errors, traces]  11 bits  12 results  13 failures  14 attempts  15 crashes
+      16 histogram fields: msgpack map, or empty
 Returns {'OK', batch_done, job_done, cancel_requested, {tickets}, next}: next is '', a word of Nothing, or a lease
       | {'STALE', reason} nothing written but a count | {'BAD', why} nothing written
 Invariants: only the token's holder writes; an item is settled once (bits are disjoint); outcomes add up to `settled`;

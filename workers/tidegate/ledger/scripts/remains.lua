@@ -9,5 +9,5 @@ Invariants: a job that exists is not touched.
 
 local ttl = call('PTTL', META)
 if ttl ~= -2 then return ttl == -1 and IDLE_MS or ttl end
-call('UNLINK', unpack(EVERY_KEY))
+call('UNLINK', unpack(every_key()))
 return -1

@@ -8,32 +8,33 @@ local PAYLOADS, BITS = PREFIX .. 'payloads', PREFIX .. 'bits'
 local ATTEMPTS, CRASHES = PREFIX .. 'attempts', PREFIX .. 'crashes'
 local RESULTS, DEAD, TRACES = PREFIX .. 'results', PREFIX .. 'dead', PREFIX .. 'traces'
 local ERRORS, STATS, SEEN = PREFIX .. 'errors', PREFIX .. 'stats', PREFIX .. 'seen'
-local TICKETS, EVENTS = PREFIX .. 'tickets', PREFIX .. 'events'
-local EVERY_KEY = {
-  META, READY, DELAYED, LEASE, LEASES, PAYLOADS, BITS, ATTEMPTS, CRASHES,
-  RESULTS, DEAD, TRACES, ERRORS, STATS, SEEN, TICKETS, EVENTS,
-}
+local TICKETS, EVENTS, RECENT = PREFIX .. 'tickets', PREFIX .. 'events', PREFIX .. 'recent'
 local IDLE_MS = 30 * 86400000   -- a job that nobody touches for so long is given up
 local REFRESH_MS = 60000        -- how old the keys' time to live may get before it is set again
 
 local TIME = call('TIME')
 local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000) + tonumber(ARGV[1])
 
-local FIELDS = {
-  'state', 'cancel', 'paused', 'parked', 'total', 'pending', 'batches', 'batches_done', 'pending_bytes',
-  'succeeded', 'failed', 'timed_out', 'cancelled', 'crashed', 'attempts', 'retries', 'lost_leases', 'epoch',
-  'ticket_seq', 'event_seq', 'slots', 'stall_ms', 'stall_k', 'max_lease_ms', 'max_delay_ms', 'ttl_ms', 'keep',
-  'task', 'created_ms', 'started_ms', 'finished_ms', 'refreshed_ms', 'next_chunk', 'seen_cursor',
-}
+-- The meta fields that nearly every script needs come in one call; the others when they are asked for.
 local M, CHANGED = {}, {}
 
 local function load_job()
-  local values = call('HMGET', META, unpack(FIELDS))
-  for i = 1, #FIELDS do M[FIELDS[i]] = values[i] end
+  local v = call('HMGET', META, 'state', 'cancel', 'paused', 'parked', 'pending', 'batches_done', 'pending_bytes',
+    'succeeded', 'attempts', 'epoch', 'max_lease_ms', 'keep', 'task', 'started_ms', 'refreshed_ms')
+  M.state, M.cancel, M.paused, M.parked, M.pending, M.batches_done, M.pending_bytes = v[1], v[2], v[3], v[4], v[5], v[6], v[7]
+  M.succeeded, M.attempts, M.epoch, M.max_lease_ms, M.keep, M.task = v[8], v[9], v[10], v[11], v[12], v[13]
+  M.started_ms, M.refreshed_ms = v[14], v[15]
   return M.state ~= false
 end
 
-local function num(field) return tonumber(M[field]) or 0 end
+local function num(field)
+  local value = M[field]
+  if value == nil then
+    value = call('HGET', META, field)
+    M[field] = value
+  end
+  return tonumber(value) or 0
+end
 
 local function put(field, value)
   M[field] = value
@@ -52,8 +53,15 @@ local function event(what)
   call('XADD', EVENTS, 'MAXLEN', 16, string.format('%d-1', num('event_seq')), 'e', what)
 end
 
+local function every_key()
+  return {
+    META, READY, DELAYED, LEASE, LEASES, PAYLOADS, BITS, ATTEMPTS, CRASHES,
+    RESULTS, DEAD, TRACES, ERRORS, STATS, RECENT, SEEN, TICKETS, EVENTS,
+  }
+end
+
 local function expire_all(ms)
-  for i = 1, #EVERY_KEY do call('PEXPIRE', EVERY_KEY[i], ms) end
+  for _, key in ipairs(every_key()) do call('PEXPIRE', key, ms) end
 end
 
 -- The last step of every script that changed the job: end it if nothing is left, write meta, set times to live.
