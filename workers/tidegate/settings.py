@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     partial_commit_s: Seconds = Field(0.25, description="how often finished items of a long batch are committed")
     sweep_s: Seconds = Field(1.0, description="time between sweeps")
     grace_s: Seconds = Field(20.0, description="time that a stopping worker gives to running items")
+    watchdog_s: Seconds = Field(30.0, description="time without a claim, while batches wait, after which a process is replaced")
     memory_soft: Annotated[float, Field(gt=0, le=1)] = Field(
         0.8, description="share of the memory limit at which claiming stops"
     )
@@ -89,7 +90,7 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
-        secret = name in ("url", "broker_url")
+        secret = name in ("url", "broker_url", "collector_token")
         shown = "" if secret else f" (it is {first.get('input')!r})"
         raise ConfigurationError(
             f"{name}: {first['msg']}{shown}",

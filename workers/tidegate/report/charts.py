@@ -10,9 +10,9 @@ from html import escape
 from typing import Any
 
 from tidegate.model.outcome import Outcome
+from tidegate.model.plain import visible
 from tidegate.model.stats import TIME_CLASSES, Distribution, coarse_bounds_ns
 from tidegate.report.facts import Facts
-from tidegate.report.plain import visible
 from tidegate.report.text import CLASS_NAMES
 
 Figure = dict[str, Any]

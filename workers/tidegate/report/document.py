@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from tidegate.model.outcome import Outcome
+from tidegate.model.plain import visible
 from tidegate.model.stats import TIME_CLASSES, Distribution
 from tidegate.report.facts import Facts, FailureGroup
 from tidegate.report.findings import Finding
-from tidegate.report.plain import visible
 
 #: Raised when a name is removed or changes its meaning; names may be added.
 SCHEMA_VERSION = 1

@@ -17,9 +17,9 @@ from tidegate.errors import PayloadError
 from tidegate.ledger.port import Ledger
 from tidegate.model.job import JobSpec, Origin, Progress
 from tidegate.model.outcome import FailureRecord, JobState, Outcome
+from tidegate.model.plain import visible, visible_block
 from tidegate.model.stats import Distribution, distributions
 from tidegate.model.wire import decode_argument
-from tidegate.report.plain import visible, visible_block
 from tidegate.report.sampled import SampledFacts, TelemetrySource, sample
 
 #: Dead letters looked at to group failures; error counts by type cover all of them anyway.
@@ -79,7 +79,7 @@ class Facts:
     letters_cut: bool = False
     live_workers: int = 0
     live_elsewhere: int = 0
-    sampled: SampledFacts = SampledFacts()
+    sampled: SampledFacts = field(default_factory=SampledFacts)
     memory_soft: float = 0.8
 
     @property

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate.model.outcome import Outcome
+from tidegate.model.plain import visible
 from tidegate.model.stats import TIME_CLASSES, Distribution
 from tidegate.report.facts import Facts, FailureGroup
 from tidegate.report.findings import Finding, Severity
-from tidegate.report.plain import visible
 from tidegate.report.units import duration, percent, rate, share, size
 
 WIDTH = 100
@@ -35,7 +35,7 @@ _MARKS = {
 
 #: What the classes of time are called for people.
 CLASS_NAMES = {
-    "ready": "batch ready, no worker yet",
+    "ready": "waiting for a worker",
     "queued": "queued in the worker",
     "limited": "waiting for a limit",
     "backoff": "waiting for a retry",

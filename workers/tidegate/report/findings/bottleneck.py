@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tidegate.model.plain import visible
 from tidegate.model.stats import Distribution
 from tidegate.report.facts import Facts
-from tidegate.report.plain import visible
 
 MIN_SAMPLED_S = 5.0
 MIN_RUNS = 20
@@ -87,9 +87,12 @@ def item_time(facts: Facts) -> dict[str, int]:
 
 
 def average_ready(facts: Facts) -> float:
-    """Batches ready in the ledger at a time, on average: by Little's law all their waiting over the job's time."""
+    """Batches ready in the ledger at a time, on average: by Little's law the waiting of all items over the job's time, in
+    items, and so many of them a batch."""
     ready = facts.times.get("ready", Distribution())
-    return ready.sum_ns / (facts.elapsed_s * 1e9) if facts.elapsed_s else 0.0
+    if not facts.elapsed_s or not facts.items_per_batch:
+        return 0.0
+    return ready.sum_ns / (facts.elapsed_s * 1e9) / facts.items_per_batch
 
 
 def leading_limit(facts: Facts) -> str:

@@ -58,7 +58,7 @@ def low_concurrency(facts: Facts) -> Finding | None:
         f"{facts.average_running:.3g} items ran at once on average, "
         f"{share(facts.average_running, configured)} of what is configured",
         f"configured {configured:,.0f} over {len(facts.sampled.processes)} processes, peak {facts.sampled.concurrency_peak:,} "
-        f"(sampled over {facts.sampled.covered_s:,.0f} s); slots without a batch {share(facts.sampled.idle_ns, facts.sampled.slot_ns)} of the time",
+        f"(sampled over {facts.sampled.covered_s:,.0f} s); slots were empty {percent(facts.sampled.idle_share)} of the time",
         _LOW_REMEDY[
             most if waits[most] > time["running"] else "input" if facts.sampled.idle_share > 0.5 else "batches"
         ],

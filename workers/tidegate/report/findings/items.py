@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tidegate.model.outcome import Outcome
+from tidegate.model.plain import visible
 from tidegate.model.stats import Distribution
 from tidegate.report.facts import Facts
 from tidegate.report.findings.base import Finding, Rule, Severity
-from tidegate.report.plain import visible
 from tidegate.report.units import duration, share
 
 LONG_RUN_NS = 5_000_000_000
@@ -56,7 +56,8 @@ def failure_rate(facts: Facts) -> Finding | None:
         "failure_rate",
         f"{share(facts.unsuccessful, facts.tried)} of the items did not succeed",
         "; ".join(evidence),
-        "Look at the first group of failures below, repair the function or the input, then submit the failed items again.",
+        "Look at the first group of failures below, repair the function or the input, then run the dead letters again: "
+        f"tidegate replay {facts.progress.job_id}",
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tidegate.model.outcome import JobState
+from tidegate.model.plain import visible
 from tidegate.report.facts import Facts, is_waiting
 from tidegate.report.findings.base import Finding, Rule, Severity
-from tidegate.report.plain import visible
 
 #: A worker may take this long to start or to be heard of again, seconds.
 WORKER_GRACE_S = 5.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tidegate.model.plain import visible
 from tidegate.report.facts import Facts, is_waiting
 from tidegate.report.findings.base import Finding, Rule, Severity
 from tidegate.report.findings.bottleneck import IDLE_SHARE, MIN_SAMPLED_S, average_ready
-from tidegate.report.plain import visible
 from tidegate.report.units import percent, share, size
 
 #: Part of the soft mark from which memory counts as near it.
