@@ -100,7 +100,7 @@ def test_what_is_in_use_cannot_be_taken_back(cluster: Cluster) -> None:
 
 
 def test_holders_end_up_with_equal_shares_and_the_rest_is_used_too(cluster: Cluster) -> None:
-    allowed = {name: 0 for name in "abcd"}
+    allowed = dict.fromkeys("abcd", 0)
     allowed["a"] = cluster.hold("a", 100).allowed
     assert allowed["a"] == 10
     for _ in range(4):

@@ -31,7 +31,8 @@ class LimitAgent:
     While the server is away nothing is granted; slots that were leased before may be used, and then nothing.
     ``ConfigurationError`` for a limit with ``key``, which has no cluster-wide form yet.
 
-    The definition of a limit is the one of the process that was started last; the others learn it with their next request.
+    The definition of a limit is the one of the process that first used it last; the others learn it with their next
+    request.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class LimitAgent:
         self._wake.set()
 
     def start(self) -> None:
-        """Start the thread; it declares the limits first."""
+        """Start the thread; a limit is declared when it is first used."""
         if self._thread is None:
             self._stopping = False
             self._thread = threading.Thread(target=self._run, name="tidegate-limits", daemon=True)

@@ -61,6 +61,7 @@ class ConcurrencyKeeper(Keeper):
     def _ask(self, wanted: int, now_ns: int) -> None:
         if wanted < self._capacity:
             self._set_capacity(wanted)
+        self._introduce()
         self._sequence += 1
         sent = time.monotonic_ns()
         answer = self.store.hold_permits(

@@ -56,6 +56,11 @@ class Keeper(ABC):
         paused_us, server_us = self.store.pause(self.limit.name, seconds, nonce=new_nonce())
         self._learn_pause(paused_us, server_us)
 
+    def _introduce(self) -> None:
+        """Declare the limit before the first request: the process that came last decides what it is."""
+        if not self._version:
+            self._version = self.store.declare(self.limit, version=0)
+
     def _declare(self, answer: Undeclared) -> None:
         if answer.other_kind:
             self.problem = f"limit {self.limit.name!r} was declared as another kind by newer code"

@@ -50,6 +50,7 @@ class RateKeeper(Keeper):
         """Nothing to do: what is in hand is a fraction of a second's worth, and passes unused."""
 
     def _ask(self, want: int, used: int) -> None:
+        self._introduce()
         sent = time.monotonic_ns()
         answer = self.store.lease_slots(self.limit.name, self.holder, nonce=new_nonce(), want=want, ahead=self._block)
         received = self._asked_ns = time.monotonic_ns()

@@ -1,0 +1,91 @@
+"""The agent in this process: what it refuses, how it starts and ends, what an idle one costs."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import redis
+
+from tidegate.errors import ConfigurationError, LedgerUnavailable
+from tidegate.limits import LimitAgent, keys, pause
+from tidegate.model.limit import Limit
+
+
+class Quiet:
+    """An executor's limit that may be given work by the test."""
+
+    def __init__(self) -> None:
+        self.on_retry_after = None
+        self.waiting = 0
+        self.capacity = -1
+        self.offered = threading.Event()
+        self.looks = 0
+
+    def set_capacity(self, permits: int) -> None:
+        self.capacity = permits
+
+    def offer(self, start_mono_ns: int, interval_ns: int, count: int, tolerance_ns: int) -> None:
+        self.offered.set()
+
+    def pause_until(self, mono_ns: int) -> None:
+        pass
+
+    def demand(self) -> int:
+        self.looks += 1
+        return self.waiting
+
+    def in_use(self) -> int:
+        return 0
+
+    def used(self) -> int:
+        return 0
+
+
+def test_a_limit_with_a_key_is_refused_with_a_way_out(ledger_url: str) -> None:
+    limit = Limit("host", concurrency=2, key=lambda url: url)
+    with pytest.raises(ConfigurationError, match="one limit per key"):
+        LimitAgent(redis.Redis.from_url(ledger_url), {"host": (limit, Quiet())}, "me")
+
+
+def test_an_idle_agent_asks_the_server_nothing_and_hardly_looks(ledger_url: str) -> None:
+    client = redis.Redis.from_url(ledger_url)
+    rate, few = Quiet(), Quiet()
+    agent = LimitAgent(client, {"api": (Limit("api", rate=10), rate), "few": (Limit("few", concurrency=2), few)}, "me")
+    agent.start()
+    time.sleep(1.5)  # what does not happen in this time is what is to be shown
+    looks, cpu = rate.looks, time.thread_time()
+    assert client.keys("tg:*") == []
+    time.sleep(0.5)
+    assert rate.looks - looks < 25
+    assert time.thread_time() - cpu < 0.5
+    rate.waiting = 1
+    agent.wake()
+    assert rate.offered.wait(20)
+    assert client.exists(keys.limit_key("api"))
+    agent.stop()
+    assert "tidegate-limits" not in [thread.name for thread in threading.enumerate()]
+    client.close()
+
+
+def test_permits_are_given_back_on_stop(ledger_url: str) -> None:
+    client = redis.Redis.from_url(ledger_url)
+    host = Quiet()
+    host.waiting = 5
+    agent = LimitAgent(client, {"few": (Limit("few", concurrency=3), host)}, "me")
+    agent.start()
+    deadline = time.monotonic() + 20
+    while host.capacity != 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert host.capacity == 3
+    assert client.hget(keys.limit_key("few"), "total") == b"3"
+    agent.stop()
+    assert host.capacity == 0
+    assert client.hget(keys.limit_key("few"), "total") == b"0"
+    client.close()
+
+
+def test_pause_without_a_server_is_a_typed_error() -> None:
+    with pytest.raises(LedgerUnavailable, match="TIDEGATE_URL"):
+        pause(redis.Redis(host="127.0.0.1", port=1), "api", 1)
