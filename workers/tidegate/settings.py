@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     collector_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         9464, description="port of the collector; 0: any free one"
     )
+    collector_token: SecretStr | None = Field(None, description="who reads the collector must know it; none: loopback only")
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field("INFO", description="log level")
 
     @classmethod

@@ -1,0 +1,98 @@
+"""TicketConsumer: the Celery worker of this process, in a thread of its own, so that the main thread keeps the signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, bootsteps
+from celery.worker import state
+
+log = logging.getLogger(__name__)
+
+
+class TicketConsumer:
+    """Celery's ``WorkController`` with the threads pool. ``ready`` is called whenever it (again) consumes."""
+
+    def __init__(self, app: Celery, name: str, slots: int, ready: Callable[[], None]) -> None:
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._controller: Any = None
+        self._app = app
+        self._name = name
+        self._slots = slots
+        app.steps["consumer"].add(_wake_step(self._wake_read, ready))
+        self._thread = threading.Thread(target=self._run, name="tidegate-celery", daemon=True)
+
+    def start(self) -> None:
+        """Begin to consume; comes back at once. Reconnects for ever."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs; it ends by itself only when something is badly wrong."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Consume nothing more; tickets that are at work may end."""
+        state.should_stop = 0
+        self._wake()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end."""
+        self._thread.join(timeout_s)
+
+    def reconnect(self) -> None:
+        """Drop the connection to the broker and make a new one."""
+        hub = getattr(self._controller, "hub", None)
+        if hub is not None:
+            hub.call_soon(_lost)
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"\0")
+        except OSError:
+            log.debug("the event loop could not be woken")
+
+    def _run(self) -> None:
+        self._controller = self._app.WorkController(
+            hostname=self._name,
+            pool="threads",
+            concurrency=self._slots,
+            without_heartbeat=True,
+            without_mingle=True,
+            without_gossip=True,
+            task_events=False,
+            beat=False,
+        )
+        self._controller.start()
+
+
+def _lost() -> None:
+    raise ConnectionResetError("dropped by the watchdog")
+
+
+def _wake_step(descriptor: int, ready: Callable[[], None]) -> type[bootsteps.StartStopStep]:
+    """A part of Celery's consumer that lets other threads wake its event loop, which otherwise looks once a second."""
+
+    def drained() -> None:
+        try:
+            os.read(descriptor, 512)
+        except BlockingIOError:
+            pass
+
+    class WakeStep(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def register_with_event_loop(self, _: Any, hub: Any) -> None:
+            hub.add_reader(descriptor, drained)
+            ready()
+
+        def start(self, consumer: Any) -> None:
+            if consumer.hub is None:  # a broker without an event loop
+                ready()
+
+    return WakeStep

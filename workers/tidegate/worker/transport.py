@@ -1,0 +1,97 @@
+"""kombu's Redis transport, made to survive what strangers put into a ticket queue.
+
+The stock one parses a list element without a guard, so that one malformed element ends the worker; and it decompresses
+and decodes what headers ask for before anything is checked. This one hands Celery only messages that were rebuilt from a
+validated ticket. It is used by worker processes, for reading tickets.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as stock
+from kombu.utils.encoding import bytes_to_str
+
+from tidegate.worker.tickets import BadTicket, canonical_message
+
+log = logging.getLogger(__name__)
+
+#: Called with the reason and the first bytes of each refused message; set by the worker process.
+on_refused: Callable[[str, bytes], None] | None = None
+
+
+def refuse(reason: str, sample: bytes) -> None:
+    """Note a message that is not a ticket; never raises."""
+    log.warning("message refused reason=%r", reason)
+    if on_refused is not None:
+        try:
+            on_refused(reason, sample[:512])
+        except Exception:
+            log.exception("a refused message could not be noted")
+
+
+class _TicketChannel:
+    """Reads of both kinds (event loop, polling), guarded."""
+
+    def _brpop_read(self: Any, **options: Any) -> bool:
+        try:
+            try:
+                reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            if not reply:
+                raise Empty
+            destination, item = reply
+            queue = bytes_to_str(destination).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self.connection._deliver(_ticket_in(item, queue), queue)
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _get(self: Any, queue: str) -> dict[str, Any]:
+        with self.conn_or_acquire() as client:
+            for priority in self.priority_steps:
+                item = client.rpop(self._q_for_pri(queue, priority))
+                if item:
+                    return _ticket_in(item, queue)
+        raise Empty
+
+
+def _ticket_in(item: bytes, queue: str) -> dict[str, Any]:
+    try:
+        return canonical_message(item, queue)
+    except BadTicket as error:
+        refuse(str(error), item)
+        raise Empty from None
+
+
+class TicketChannel(_TicketChannel, stock.Channel):  # type: ignore[misc]
+    """A channel of one Redis server."""
+
+
+class TicketSentinelChannel(_TicketChannel, stock.SentinelChannel):  # type: ignore[misc]
+    """A channel of a Redis that Sentinel watches."""
+
+
+class TicketTransport(stock.Transport):  # type: ignore[misc]
+    """For ``redis://``, ``rediss://`` and, by its alias, for unix sockets."""
+
+    Channel = TicketChannel
+
+
+class TicketSentinelTransport(stock.SentinelTransport):  # type: ignore[misc]
+    """For ``sentinel://``."""
+
+    Channel = TicketSentinelChannel
+
+
+#: Only a name in a URL's scheme selects the transport of a unix socket, so this one gets a name.
+SOCKET_ALIAS = "tidegate"
+TRANSPORT_ALIASES.setdefault(SOCKET_ALIAS, "tidegate.worker.transport:TicketTransport")
