@@ -32,7 +32,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from tidegate.errors import ConfigurationError, LedgerDenied, LedgerError, LedgerFull, LedgerUnavailable
+from tidegate.errors import (
+    ConfigurationError,
+    LedgerDenied,
+    LedgerError,
+    LedgerFull,
+    LedgerUnavailable,
+    LedgerUnsuitable,
+)
 
 T = TypeVar("T")
 
@@ -153,6 +160,11 @@ def translate(error: RedisError, where: str) -> LedgerError:
     if _DISK.match(text):
         return LedgerUnavailable(
             f"the server at {where} cannot write to its disk", remedy="free disk space; it recovers by itself"
+        )
+    if "WAITAOF" in text:
+        return LedgerUnsuitable(
+            f"the server at {where} cannot say what is on its disk ({_first_line(text)})",
+            remedy="set appendonly yes on Redis 7.2 or newer, or do without durable submissions",
         )
     if is_transient(error):
         return LedgerUnavailable(

@@ -31,6 +31,7 @@ job was last touched, and for the job's ``ttl_s`` after it ended.
     tg:{@}:slots       hash     worker → slots; their sum under the empty name
     tg:{@}:facts       hash     worker → what it says of itself, msgpack
     tg:{@}:incarnation string   random, written once: a server that lost everything has another one
+    tg:{@}:synced      string   what ``sync`` writes to see it reach the disk
     tg:{@}:telemetry   stream   telemetry records, trimmed by its writers
     tg:{@}:collector   hash     the collector's checkpoint (checkpoint.py)
     tg:{limit:NAME}:…           built by ``limit``: a cluster-wide limit's permits; its owner sets the time to live
@@ -71,6 +72,7 @@ WORKERS = b"tg:{@}:workers"
 SLOTS = b"tg:{@}:slots"
 FACTS = b"tg:{@}:facts"
 INCARNATION = b"tg:{@}:incarnation"
+SYNCED = b"tg:{@}:synced"
 TELEMETRY = b"tg:{@}:telemetry"
 COLLECTOR = b"tg:{@}:collector"
 

@@ -168,6 +168,12 @@ class Ledger(Protocol):
     def seal(self, job_id: str, chunks: int) -> Progress:
         """Say that all chunks are there. An empty job is done at once."""
 
+    def sync(self, job_id: str, *, timeout_s: float = 10.0) -> Opened:
+        """Return when what the job is now is on the server's disk: what it is (``created`` means nothing here).
+
+        ``LedgerUnsuitable`` when the server keeps no append-only file or is older than Redis 7.2.
+        """
+
     # -- worker ------------------------------------------------------------------------------------------------
     def claim(self, job_id: str, *, ticket: int, claimer: str, nonce: str, lease_ms: int) -> Lease | Nothing:
         """Take the job's next ready batch."""

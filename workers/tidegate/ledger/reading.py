@@ -1,4 +1,4 @@
-"""Reading a job's streams: results, dead letters, events."""
+"""Reading a job: its streams, its histograms, and whether it is on the server's disk."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import redis
 
+from tidegate.ledger import keys
 from tidegate.ledger.calls import Caller
 from tidegate.ledger.port import Cursor
+from tidegate.ledger.replies import add_stats
 from tidegate.model.outcome import FailureRecord
 from tidegate.model.wire import decode_failures
 
@@ -44,6 +46,49 @@ def event(caller: Caller, stream: bytes, since: int, *, block_ms: int) -> int | 
     """The number of the newest event after ``since``, waiting up to ``block_ms`` for one."""
     entries = _read(caller, stream, f"{since}-1", 16, block_ms)
     return int(entries[-1][0].partition(b"-")[0]) if entries else None
+
+
+def stats(caller: Caller, job_id: str) -> dict[str, int]:
+    """The flat fields of the job's histograms, the last commits' included."""
+
+    def send(client: redis.Redis) -> Any:
+        pipe = client.pipeline(transaction=True)
+        pipe.hgetall(keys.job_key(job_id, "stats"))
+        pipe.lrange(keys.job_key(job_id, "recent"), 0, -1)
+        return pipe.execute()
+
+    return add_stats(*caller.command("stats", send))
+
+
+def texts(caller: Caller, job_id: str, name: str) -> dict[str, str]:
+    """One of the job's hashes of short texts."""
+    found: dict[bytes, bytes] = caller.command(name, lambda client: client.hgetall(keys.job_key(job_id, name)))
+    return {field.decode("utf-8", "replace"): text.decode("utf-8", "replace") for field, text in found.items()}
+
+
+def sync(caller: Caller, job_id: str, *, timeout_s: float) -> tuple[bytes, int, int, bool] | None:
+    """The job's state, next chunk and items, and whether they are on the server's disk; ``None`` without such a job.
+
+    The state is read, then something is written, then the server says that this write is on its disk, all on one
+    connection: so what was read is on its disk too, whichever connection wrote it.
+    """
+
+    deadline = time.monotonic() + timeout_s
+
+    def send(client: redis.Redis) -> Any:
+        left_ms = max(1, min(_BLOCK_MS, round((deadline - time.monotonic()) * 1000)))
+        pipe: Any = client.pipeline(transaction=False)
+        pipe.hmget(keys.job_key(job_id, "meta"), "state", "next_chunk", "total")
+        pipe.set(keys.SYNCED, "1")
+        pipe.execute_command("WAITAOF", 1, 0, left_ms)
+        return pipe.execute()
+
+    while True:
+        (state, next_chunk, items), _, waited = caller.command("sync", send)
+        if state is None:
+            return None
+        if waited[0] >= 1 or time.monotonic() >= deadline:
+            return state, int(next_chunk), int(items), waited[0] >= 1
 
 
 def _read(

@@ -7,11 +7,11 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 import redis
 
-from tidegate.errors import JobEnded, JobNotFound, LedgerError, LedgerLost, SubmissionConflict
+from tidegate.errors import LedgerError, LedgerUnavailable, SubmissionConflict
 from tidegate.ledger import health, keys, reading
 from tidegate.ledger.calls import Arg, Caller, Interceptor, malformed
 from tidegate.ledger.connection import connect, safe_url
@@ -27,8 +27,8 @@ from tidegate.ledger.port import (
     Settlement,
     Swept,
 )
+from tidegate.ledger.presence import Presence
 from tidegate.ledger.replies import (
-    add_stats,
     encode_settlement,
     encode_spec,
     encode_stats,
@@ -41,7 +41,7 @@ from tidegate.model.job import BatchPayload, JobSpec, Progress
 from tidegate.model.outcome import FailureRecord
 
 _CANCEL_PAGE = 500
-_KNOWN_JOBS = 10_000
+_EVENT_JOBS = 10_000
 _SLOTS_AGE_S = 1.0
 
 
@@ -71,8 +71,7 @@ class RedisLedger:
         self._caller = Caller(client, where=self.where, tries=tries, skew_ms=skew_ms, interceptor=interceptor)
         self._index = JobIndex(self._caller)
         self._registry = WorkerRegistry(self._caller)
-        self._incarnation: bytes | None = None
-        self._known: OrderedDict[str, float] = OrderedDict()  # job → when it may be gone (monotonic s)
+        self._presence = Presence(self._caller)
         self._events: OrderedDict[str, int] = OrderedDict()
         self._slots = 0
         self._slots_at = float("-inf")
@@ -115,7 +114,7 @@ class RedisLedger:
                 job_id=spec.job_id,
             )
         self._index.opened(spec.job_id)
-        self._knows(spec.job_id, spec.ttl_s)
+        self._presence.knows(spec.job_id, spec.ttl_s)
         return Opened(created=bool(reply[1]), next_chunk=reply[2], sealed=bool(reply[3]), items=reply[4])
 
     def append(self, job_id: str, chunk: int, batches: Sequence[BatchPayload]) -> Appended:
@@ -129,7 +128,7 @@ class RedisLedger:
             digest.update(batch.data)
             flat += (batch.items, batch.data)
         reply = self._caller.job("append", job_id, chunk, digest.hexdigest(), self._live_slots(), *flat)
-        self._demand(job_id, reply, "append")
+        self._presence.demand(job_id, reply, "append")
         full, next_chunk, pending_batches, pending_bytes, tickets = reply[1:]
         return Appended(
             full=bool(full),
@@ -142,12 +141,26 @@ class RedisLedger:
     def seal(self, job_id: str, chunks: int) -> Progress:
         """See the port."""
         reply = self._caller.job("seal", job_id, chunks)
-        self._demand(job_id, reply, "seal")
+        self._presence.demand(job_id, reply, "seal")
         return self._progress_after(job_id, bool(reply[1]))
+
+    def sync(self, job_id: str, *, timeout_s: float = 10.0) -> Opened:
+        """See the port."""
+        read = reading.sync(self._caller, job_id, timeout_s=timeout_s)
+        if read is None:
+            raise self._presence.missing(job_id)
+        state, next_chunk, items, on_disk = read
+        if not on_disk:
+            raise LedgerUnavailable(
+                f"the server at {self.where} did not write to its disk within {timeout_s:g} s",
+                remedy="try again; if it stays so, look at its disk",
+            )
+        return Opened(created=False, next_chunk=next_chunk, sealed=state != b"open", items=items)
 
     # -- worker ------------------------------------------------------------------------------------------------
     def claim(self, job_id: str, *, ticket: int, claimer: str, nonce: str, lease_ms: int) -> Lease | Nothing:
         """See the port."""
+        _demand_plain(nonce)
         kind, reply = self._caller.job("claim", job_id, claimer, nonce, lease_ms, ticket)
         if kind == b"NO":
             return nothing_from(reply)
@@ -164,6 +177,7 @@ class RedisLedger:
         ticket: int = 0,
     ) -> Committed | Refused:
         """See the port."""
+        _demand_plain(nonce)
         s, token = settlement, lease.token
         reply = self._caller.job(
             "commit",
@@ -177,7 +191,7 @@ class RedisLedger:
                 _, done, job_done, cancel, tickets, following = reply
             case b"STALE":
                 if reply[1] == b"gone":
-                    self._demand_not_lost(lease.job_id)
+                    self._presence.demand_not_lost(lease.job_id)
                 return Refused(reply[1].decode())
             case b"BAD":
                 raise LedgerError(
@@ -209,7 +223,7 @@ class RedisLedger:
                 flat += (lease.batch, lease.token.epoch, lease.token.nonce)
             reply = self._caller.job("renew", job_id, lease_ms, *flat)
             if reply[0] == b"GONE":
-                self._demand_not_lost(job_id)
+                self._presence.demand_not_lost(job_id)
                 continue
             for position, number in zip(positions, reply[1:], strict=True):
                 found[position] = meaning[number]
@@ -260,7 +274,7 @@ class RedisLedger:
         """See the port."""
         found = self._look(job_id)
         if found is None:
-            raise self._missing(job_id)
+            raise self._presence.missing(job_id)
         return found
 
     def jobs(self, limit: int = 50) -> list[Progress]:
@@ -277,23 +291,15 @@ class RedisLedger:
 
     def stats(self, job_id: str) -> dict[str, int]:
         """See the port."""
-
-        def send(client: redis.Redis) -> Any:
-            pipe = client.pipeline(transaction=True)
-            pipe.hgetall(keys.job_key(job_id, "stats"))
-            pipe.lrange(keys.job_key(job_id, "recent"), 0, -1)
-            return pipe.execute()
-
-        return add_stats(*self._caller.command("stats", send))
+        return reading.stats(self._caller, job_id)
 
     def errors(self, job_id: str) -> dict[str, int]:
         """See the port."""
-        return {name.decode("utf-8", "replace"): int(n) for name, n in self._hash(job_id, "errors").items()}
+        return {name: int(count) for name, count in reading.texts(self._caller, job_id, "errors").items()}
 
     def traces(self, job_id: str) -> dict[str, str]:
         """See the port."""
-        found = self._hash(job_id, "traces")
-        return {name.decode("utf-8", "replace"): text.decode("utf-8", "replace") for name, text in found.items()}
+        return reading.texts(self._caller, job_id, "traces")
 
     def read_results(
         self, job_id: str, cursor: Cursor, *, count: int = 16, block_ms: int | None = None
@@ -320,20 +326,20 @@ class RedisLedger:
         ended = False
         while True:
             reply = self._caller.job("cancel", job_id, reason, _CANCEL_PAGE)
-            self._demand(job_id, reply, "cancel")
+            self._presence.demand(job_id, reply, "cancel")
             ended = ended or bool(reply[2])
             if not reply[1]:
                 return self._progress_after(job_id, ended)
 
     def pause(self, job_id: str) -> Progress:
         """See the port."""
-        self._demand(job_id, self._caller.job("hold", job_id, "paused", ""), "pause")
+        self._presence.demand(job_id, self._caller.job("hold", job_id, "paused", ""), "pause")
         return self.progress(job_id)
 
     def resume(self, job_id: str) -> tuple[Progress, tuple[int, ...]]:
         """See the port."""
         reply = self._caller.job("resume", job_id, _nonce(), self._live_slots())
-        self._demand(job_id, reply, "resume")
+        self._presence.demand(job_id, reply, "resume")
         return self.progress(job_id), tuple(reply[1])
 
     # -- workers known to the cluster --------------------------------------------------------------------------
@@ -356,26 +362,8 @@ class RedisLedger:
         return health.check(self._caller)
 
     def incarnation(self) -> str:
-        """The id of the server's data: written once, so a server that came back empty has another one.
-
-        ``LedgerLost`` when it is not the one that this ledger saw first.
-        """
-
-        def send(client: redis.Redis) -> Any:
-            client.set(keys.INCARNATION, secrets.token_hex(16), nx=True)
-            return client.get(keys.INCARNATION)
-
-        now = self._caller.command("incarnation", send)
-        if self._incarnation is None:
-            self._incarnation = now
-        elif now != self._incarnation:
-            self._incarnation = now
-            self._known.clear()
-            raise LedgerLost(
-                f"the server at {self.where} came back without its data",
-                remedy="restore it, or submit again under the same ids; check that appendonly is on",
-            )
-        return str(now, "ascii")
+        """See ``Presence``: ``LedgerLost`` when the server came back without its data."""
+        return self._presence.incarnation()
 
     # -- inside ------------------------------------------------------------------------------------------------
     def _look(self, job_id: str) -> Progress | None:
@@ -384,10 +372,10 @@ class RedisLedger:
             return None
         progress, event = found
         if progress.spec is not None:
-            self._knows(job_id, progress.spec.ttl_s)
+            self._presence.knows(job_id, progress.spec.ttl_s)
         self._events[job_id] = event
         self._events.move_to_end(job_id)
-        while len(self._events) > _KNOWN_JOBS:
+        while len(self._events) > _EVENT_JOBS:
             self._events.popitem(last=False)
         return progress
 
@@ -402,10 +390,6 @@ class RedisLedger:
         if reply[0] == b"OK" and reply[5]:
             self._index.ended(job_id, reply[7])
 
-    def _hash(self, job_id: str, name: str) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = self._caller.command(name, lambda c: c.hgetall(keys.job_key(job_id, name)))
-        return found
-
     def _live_slots(self) -> int:
         """Slots of the cluster, at most a second old; 0 when no worker has said so yet."""
         if time.monotonic() - self._slots_at > _SLOTS_AGE_S:
@@ -413,55 +397,10 @@ class RedisLedger:
             self._slots_at = time.monotonic()
         return self._slots
 
-    def _demand(self, job_id: str, reply: Any, name: str) -> None:
-        match reply[0]:
-            case b"OK":
-                return
-            case b"GONE":
-                raise self._missing(job_id)
-            case b"GAP":
-                raise SubmissionConflict(
-                    f"{name} of job {job_id}: the ledger expects chunk {reply[1]} next",
-                    remedy="open the job again: its answer says where to go on",
-                    next_chunk=reply[1],
-                )
-            case b"CONFLICT":
-                raise SubmissionConflict(
-                    f"{name} of job {job_id}: this chunk was written with other content",
-                    remedy="two producers share this submission id; give each its own",
-                )
-            case b"ENDED":
-                raise JobEnded(f"job {job_id} is {reply[1].decode()}", remedy="submit under a new id")
-            case _:
-                raise malformed(name, reply)
 
-    def _knows(self, job_id: str, ttl_s: float) -> None:
-        """Remember that the job was there: if it is missing before its time to live is over, the server lost it."""
-        self._known[job_id] = time.monotonic() + ttl_s
-        self._known.move_to_end(job_id)
-        while len(self._known) > _KNOWN_JOBS:
-            self._known.popitem(last=False)
-
-    def _demand_not_lost(self, job_id: str) -> None:
-        error = self._missing(job_id)
-        if isinstance(error, LedgerLost):
-            raise error
-
-    def _missing(self, job_id: str) -> LedgerError:
-        """Why a job is not there: the server lost its data, or it never was or expired."""
-        try:
-            self.incarnation()
-        except LedgerLost as lost:
-            return lost
-        if self._known.pop(job_id, 0.0) > time.monotonic():
-            return LedgerLost(
-                f"job {job_id} was there and is gone before its time: the server lost data",
-                remedy="submit it again under the same id; check that appendonly is on",
-                job_id=job_id,
-            )
-        return JobNotFound(
-            f"no job {job_id}", remedy="see `tidegate jobs`; ended jobs are kept for their ttl_s", job_id=job_id
-        )
+def _demand_plain(nonce: str) -> None:
+    if not nonce.isalnum():
+        raise ValueError(f"nonce {nonce!r}: use letters and digits")
 
 
 def _nonce() -> str:
