@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
@@ -134,8 +135,11 @@ class Job(Generic[V]):
     def report(self) -> Report:
         """The report so far: ``print`` it, show it in a notebook, or use its ``to_html()`` and ``to_json()``."""
         from tidegate import report
+        from tidegate.collector.source import StreamSource
 
-        return report.build(self.gate.ledger(), self.id)
+        with closing(StreamSource(self.gate.url)) as telemetry:
+            soft = self.gate.settings.memory_soft
+            return report.build(self.gate.ledger(), self.id, telemetry, memory_soft=soft)
 
     # -- steering ----------------------------------------------------------------------------------------------
     def cancel(self, reason: str = "") -> Progress:

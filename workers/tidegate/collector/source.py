@@ -32,6 +32,12 @@ class StreamSource:
         with translated(self._where):
             yield from self._reader.between(start_ms, end_ms)
 
+    def server_ms(self) -> int:
+        """The server's clock, which stream ids are made of."""
+        with translated(self._where):
+            seconds, microseconds = self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
