@@ -1,0 +1,52 @@
+/* driver.c - the seam of driver.h: what the module calls. */
+#include "driver_internal.h"
+
+PyObject *tg_driver_create(PyObject *module, PyObject *loop, tg_driver_settled settled, void *owner)
+{
+    tgd_state *state = tg_driver_state_of(module);
+    tgd_side *side = tgd_side_of(state, loop);
+    if (!side) {
+        return NULL;
+    }
+    tgd_driver *driver = PyObject_GC_New(tgd_driver, state->driver);
+    if (!driver) {
+        Py_DECREF(side);
+        return NULL;
+    }
+    driver->state = state;
+    driver->side = side;
+    driver->settled = settled;
+    driver->owner = owner;
+    driver->on_settled = NULL;
+    PyObject_GC_Track((PyObject *)driver);
+    return (PyObject *)driver;
+}
+
+enum tg_step tg_driver_step(PyObject *self, PyObject *coro, PyObject *context, uint64_t token, PyObject **out)
+{
+    tgd_driver *driver = (tgd_driver *)self;
+    return tgd_first_step(driver->side, coro, context, driver->settled, driver->owner, token, out);
+}
+
+int tg_driver_cancel(PyObject *task, PyObject *message)
+{
+    return tgd_task_cancel(task, tgd_fields_of(task), message) < 0 ? -1 : 0;
+}
+
+_Static_assert(sizeof(struct tg_driver_scope) >= sizeof(tgd_scope), "a scope fits into what the module sees of it");
+
+int tg_driver_enter(PyObject *self, struct tg_driver_scope *scope)
+{
+    return tgd_seat_enter(((tgd_driver *)self)->side, (tgd_scope *)scope);
+}
+
+void tg_driver_leave(PyObject *self, struct tg_driver_scope *scope)
+{
+    tgd_seat_leave(((tgd_driver *)self)->side, (tgd_scope *)scope);
+}
+
+void *tg_driver_context_vars(PyObject *module, PyObject *context)
+{
+    const tgd_state *state = tg_driver_state_of(module);
+    return state->vars_at ? tgd_context_vars(state, context) : NULL;
+}
