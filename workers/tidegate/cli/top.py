@@ -99,8 +99,8 @@ class _Look:
         success = minute["success_rate"]
         head = Text.assemble(
             ("tidegate top", "bold"),
-            f"   {now['workers']} workers, {now['slots']} slots   {now['running']:,} of {now['concurrency']:,} running   "
-            f"{rate(minute['items_per_s'])}   {'—' if success is None else percent(success)} succeeded   "
+            f" {now['workers']} workers  {now['running']:,} of {now['concurrency']:,} running  "
+            f"{rate(minute['items_per_s'])}  {'—' if success is None else percent(success)} succeeded  "
             f"{size(now['memory_bytes'])}",
         )
         records = sorted((record for _, record in self._aggregate.workers.values()), key=lambda record: record.worker)
@@ -109,13 +109,13 @@ class _Look:
 
 def _workers(records: list[TelemetryRecord]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bright_black")
-    for position, name in enumerate(("WORKER", "RUNNING", "OF", "WAITING", "IDLE", "CPU", "MEMORY", "LIMIT")):
+    for position, name in enumerate(("WORKER", "RUN", "OF", "WAIT", "IDLE", "CPU", "MEMORY", "LIMIT")):
         table.add_column(name, justify="left" if position == 0 else "right", no_wrap=True)
     for record in records[:30]:
         slot_ns = record.interval_ns * record.slots
         waiting = sum(lane.waiting_queued + lane.waiting_limited + lane.waiting_backoff for lane in record.lanes)
         table.add_row(
-            Text(f"{visible(record.host, 40)}:{record.pid}"),
+            Text(f"{visible(record.host, 14)}:{record.pid}"),
             f"{sum(lane.running for lane in record.lanes):,}",
             f"{sum(lane.concurrency for lane in record.lanes):,}",
             f"{waiting:,}",
@@ -131,15 +131,16 @@ def _workers(records: list[TelemetryRecord]) -> Table:
 
 def _jobs(jobs: list[Progress]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bright_black")
-    for name in ("JOB", "TASK", "", "DONE", "FAILED", "STATE"):
-        table.add_column(name, justify="right" if name in ("DONE", "FAILED") else "left", no_wrap=name != "TASK")
+    for name in ("TASK", "JOB", "", "DONE", "FAILED", "STATE"):
+        right = name in ("DONE", "FAILED")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, ratio=1 if name == "TASK" else None)
     for job in jobs:
         failed = job.done - job.outcomes.get(Outcome.SUCCEEDED, 0)
         table.add_row(
-            Text(visible(job.job_id, 64)),
             Text(visible(job.task, 60)),
-            ProgressBar(total=max(1, job.total), completed=job.done, width=20),
-            f"{job.done:,} of {job.total:,}",
+            Text(visible(job.job_id[:8], 64)),
+            ProgressBar(total=max(1, job.total), completed=job.done, width=12),
+            f"{job.done:,}/{job.total:,}",
             Text(f"{failed:,}", style="red" if failed else ""),
             "paused" if job.paused and not job.ended else str(job.state),
         )

@@ -58,18 +58,22 @@ _NOW = ("memory_bytes", "running", "concurrency", "slots", "workers")
 class Aggregate:
     """Totals since the beginning, live workers, and history."""
 
-    def __init__(self, state: State | None = None) -> None:
+    def __init__(self) -> None:
         self.lock = threading.RLock()
-        state = state or State()
-        self.position = state.position
-        self.tasks = state.tasks
-        self.errors = Counter(state.errors)
-        self.sums = Counter(state.sums)
-        self.workers: dict[str, tuple[int, TelemetryRecord]] = {}
-        self.seconds = Ring(*SECONDS)
-        self.ten_seconds = Ring(*TEN_SECONDS, kept=state.history)
-        self._seen = state.seen
-        self._now = Counter(dict.fromkeys(_NOW, 0))
+        self.restore(State())
+
+    def restore(self, state: State) -> None:
+        """Begin from a checkpoint; what was there is forgotten."""
+        with self.lock:
+            self.position = state.position
+            self.tasks = state.tasks
+            self.errors = Counter(state.errors)
+            self.sums = Counter(state.sums)
+            self.workers: dict[str, tuple[int, TelemetryRecord]] = {}
+            self.seconds = Ring(*SECONDS, kept=state.seconds)
+            self.ten_seconds = Ring(*TEN_SECONDS, kept=state.ten_seconds)
+            self._seen = state.seen
+            self._now = Counter(dict.fromkeys(_NOW, 0))
 
     # -- adding ------------------------------------------------------------------------------------------------
     def add(self, entries: Iterable[tuple[str, TelemetryRecord]], position: str, *, malformed: int = 0) -> None:
@@ -196,7 +200,8 @@ class Aggregate:
             errors=dict(self.errors),
             sums=dict(self.sums),
             seen=self._seen,
-            history=self.ten_seconds.kept(),
+            seconds=self.seconds.kept(),
+            ten_seconds=self.ten_seconds.kept(),
         )
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from tidegate.collector.aggregate import Aggregate
 from tidegate.collector.jobs import JobsView
 from tidegate.collector.metrics import Metrics
-from tidegate.collector.state import decode_state, encode_state
+from tidegate.collector.state import State, decode_state, encode_state
 from tidegate.errors import LedgerError
 from tidegate.ledger.port import Ledger
 from tidegate.telemetry.record import TelemetryRecord
@@ -121,8 +121,7 @@ class Collector:
         state = decode_state(saved[1]) if saved else None
         if saved and state is None:
             log.warning("the checkpoint is of another version or damaged: counting starts anew")
-        self.aggregate = Aggregate(state)
-        self.metrics = Metrics(self.aggregate, self.jobs)
+        self.aggregate.restore(state or State())
         self._look_at_clock()
 
     def _look_at_clock(self) -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: totals by task, which record of each worker was added last, and the coarse history."""
+"""What a checkpoint holds: totals by task, which record of each worker was added last, and the history."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class State(msgspec.Struct):
     errors: dict[str, int] = msgspec.field(default_factory=dict)
     sums: dict[str, int] = msgspec.field(default_factory=dict)
     seen: dict[str, Seen] = msgspec.field(default_factory=dict)
-    history: dict[int, Bucket] = msgspec.field(default_factory=dict)
+    seconds: dict[int, Bucket] = msgspec.field(default_factory=dict)
+    ten_seconds: dict[int, Bucket] = msgspec.field(default_factory=dict)
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -30,7 +30,9 @@ window.tidegate = (function () {
 
   function draw(element, figure) {
     element._tidegate = figure;
-    element.classList.add("drawn"); // before plotly measures it
+    for (const chart of element.parentNode.querySelectorAll(".chart")) {
+      chart.classList.add("drawn"); // all of a row, before plotly measures the first of them
+    }
     return Plotly.react(element, figure.data, themed(figure.layout), CONFIG);
   }
 

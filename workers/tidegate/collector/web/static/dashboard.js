@@ -91,8 +91,8 @@
       layout: time("Running at once", "items"),
     });
     tidegate.draw(byId("chart-memory"), {
-      data: [line("all workers", at, history.memory_bytes, COLOURS.line, { fill: "tozeroy", line: { color: COLOURS.line, width: 2 } })],
-      layout: time("Memory", "", { tickformat: "~s", ticksuffix: "B" }),
+      data: [line("all workers", at, history.memory_bytes.map((value) => value / 1048576), COLOURS.line, { fill: "tozeroy", line: { color: COLOURS.line, width: 2 } })],
+      layout: time("Memory", "MiB"),
     });
   }
 
