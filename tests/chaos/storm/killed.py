@@ -1,0 +1,160 @@
+"""Storms that kill workers: single processes, whole trees, and items that end their own process."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from itertools import cycle, islice
+from pathlib import Path
+from random import Random
+
+from storm.row import Row, Scale
+from storm.scene import scene, until
+from storm.tree import WorkerTree
+from tidegate.model.outcome import Outcome
+from tidegate.testing.chaos import witness
+
+BATCH = 100
+SLOTS = 4
+
+
+def kill_children(scale: Scale) -> Row:
+    """``kill -9`` of worker processes at random moments; their supervisor hands back what they held."""
+    items, kills = scale.items(1_000_000, 20_000), scale.faults(200, 6)
+    random = Random(scale.seed)
+    struck: list[tuple[int, int]] = []
+    with scene(scale.folder / "kill-children") as stage, _tree(stage.url, stage.folder, stage.witness) as tree:
+        job = stage.submit("chaos.note", (5.0 for _ in range(items)), batch_size=BATCH, patience_s=600)
+        while len(struck) < kills and not job.progress().ended:
+            time.sleep(random.uniform(0.3, 1.0))
+            before = _lines(stage.witness)
+            until(lambda before=before: _lines(stage.witness) > before or job.progress().ended, "work went on")
+            if pid := tree.kill_child(random):
+                struck.append((time.monotonic_ns(), pid))
+        stage.settle(job, patience_s=1800)
+        verdict = stage.check(job, items)
+        delays = _back_at_work_s(stage.witness, job.id, struck)
+    return Row(
+        fault="`kill -9` of worker processes",
+        load=f"{items:,} items, {len(struck)} kills",
+        verdict=verdict,
+        proof={"processes killed": len(struck)},
+        shown={
+            "back at work p99, s": _quantile(delays, 0.99),
+            "re-executed per kill": _share(verdict.executed_again, struck),
+        },
+        bounds={
+            "re-executed": (verdict.executed_again, len(struck) * SLOTS * BATCH),
+            "back at work p99, s": (_quantile(delays, 0.99), 1.0 if scale.long else 3.0),
+        },
+    )
+
+
+def kill_trees(scale: Scale) -> Row:
+    """``kill -9`` of a supervisor and all its processes: nobody hands anything back, the others take over at expiry."""
+    items, kills = scale.items(200_000, 6_000), scale.faults(50, 2)
+    lease_s = 2.0
+    random = Random(scale.seed)
+    struck: list[tuple[int, int]] = []
+    with scene(scale.folder / "kill-trees") as stage:
+        settings = {"lease_s": lease_s, "slots": SLOTS, "sweep_s": 0.5}
+        trees = [
+            WorkerTree(stage.url, stage.folder, stage.witness, processes=1, settings=settings).start() for _ in range(2)
+        ]
+        try:
+            job = stage.submit("chaos.note", (5.0 for _ in range(items)), batch_size=BATCH, patience_s=600)
+            for _ in range(kills):
+                victim = random.randrange(2)
+                until(
+                    lambda victim=victim: trees[victim].children() or job.progress().ended, "a worker process started"
+                )
+                time.sleep(random.uniform(0.5, 1.5))
+                if job.progress().ended:
+                    break
+                pids = trees[victim].kill_tree()
+                struck += [(time.monotonic_ns(), pid) for pid in pids]
+                trees[victim].start()
+            stage.settle(job, patience_s=1800)
+            verdict = stage.check(job, items)
+            delays = _back_at_work_s(stage.witness, job.id, struck)
+        finally:
+            for tree in trees:
+                tree.kill_tree()
+    return Row(
+        fault="`kill -9` of the whole worker tree",
+        load=f"{items:,} items, {len(struck) // 2} kills",
+        verdict=verdict,
+        proof={"trees killed": len(struck) // 2, "leases lost": verdict.lost_leases},
+        shown={"taken over p99, s": _quantile(delays, 0.99), "lease, s": lease_s},
+        bounds={
+            "re-executed": (verdict.executed_again, len(struck) * SLOTS * BATCH),
+            "taken over p99, s": (_quantile(delays, 0.99), lease_s + 3.0),
+        },
+    )
+
+
+def poison(scale: Scale) -> Row:
+    """Items that end their process: each is named by the crash journal, charged alone, and given up after three crashes."""
+    items, poisoned = scale.items(100_000, 2_000), scale.faults(100, 4)
+    random = Random(scale.seed)
+    where = sorted(random.sample(range(items), poisoned))
+    how = dict(zip(where, islice(cycle(("segv", "abort", "exit", "hang")), poisoned), strict=True))
+    with scene(scale.folder / "poison") as stage, _tree(stage.url, stage.folder, stage.witness) as tree:
+        job = stage.submit("chaos.poison", (how.get(index, "harmless") for index in range(items)), batch_size=BATCH)
+        progress = stage.settle(job, patience_s=1800)
+        verdict = stage.check(job, items)
+        seen = witness.read(stage.witness, job.id).by_index
+        dead = {failure.index: failure for failure in job.failures()}
+        assert tree.exit_code is None
+    crashes = Counter(seen[index] for index in where)
+    return Row(
+        fault="poison items (SIGSEGV, abort, _exit, hang in C)",
+        load=f"{poisoned} among {items:,}",
+        verdict=verdict,
+        proof={"items that crashed their process three times": crashes[3]},
+        shown={"innocents re-run": sum(count - 1 for index, count in seen.items() if index not in how)},
+        bounds={
+            "poison items not dead-lettered": (sum(index not in dead for index in where), 0),
+            "poison items not crashed three times": (poisoned - crashes[3], 0),
+            "innocents blamed": (sum(index not in how for index in dead), 0),
+            "other outcomes": (progress.outcomes.get(Outcome.FAILED, 0), 0),
+        },
+    )
+
+
+def _tree(url: str, folder: Path, seen: Path) -> WorkerTree:
+    return WorkerTree(url, folder, seen, processes=2, settings={"slots": SLOTS})
+
+
+def _lines(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _back_at_work_s(path: Path, job_id: str, struck: list[tuple[int, int]]) -> list[float]:
+    """Per kill that interrupted something: seconds until an item that the dead process had begun ran again."""
+    first_pid: dict[int, int] = {}
+    again: dict[int, list[int]] = {}
+    with path.open("rb") as file:
+        for line in file:
+            name, index, _attempt, pid, mono_ns = line.split()
+            if name != job_id.encode():
+                continue
+            if int(index) in first_pid:
+                again.setdefault(first_pid[int(index)], []).append(int(mono_ns))
+            else:
+                first_pid[int(index)] = int(pid)
+    delays = []
+    for killed_ns, pid in struck:
+        later = [mono_ns for mono_ns in again.get(pid, ()) if mono_ns > killed_ns]
+        if later:
+            delays.append((min(later) - killed_ns) / 1e9)
+    return delays
+
+
+def _quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3) if ordered else 0.0
+
+
+def _share(count: int, struck: list[tuple[int, int]]) -> float:
+    return round(count / len(struck), 1) if struck else 0.0

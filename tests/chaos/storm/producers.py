@@ -1,0 +1,141 @@
+"""Storms on the producer: killed at each step and run again; and more items than any memory holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+
+from storm.row import Row, Scale
+from storm.scene import Scene, scene
+from storm.tree import CHAOS, WorkerTree
+from tidegate.testing.chaos.proxy import Call, FaultProxy
+
+_PRODUCER = """
+import sys
+from storm.chaos_app import gate
+job = gate.map("chaos.note", [0.0] * {items}, batch_size=10, id="again-and-again")
+print(job.id)
+"""
+
+
+def producer_killed(scale: Scale) -> Row:
+    """A producer is killed at its n-th call and run again with the same submission id, until it gets through."""
+    runs, items = scale.faults(200, 6), 1_000
+    wrong: list[str] = []
+    killed = 0
+    for number in range(1, runs + 1):
+        with scene(scale.folder / f"producer-{number}") as stage:
+            killed += _submit_with_kill(stage, number, items)
+            with WorkerTree(stage.url, stage.folder, stage.witness, processes=1):
+                jobs = stage.gate.jobs()
+                job = stage.gate.job("again-and-again")
+                stage.settle(job)
+                verdict = stage.check(job, items)
+            if len(jobs) != 1 or not verdict.valid:
+                wrong.append(f"call {number}: {len(jobs)} jobs, {verdict}")
+    return Row(
+        fault="producer killed at each step and run again with the same id",
+        load=f"{runs} runs",
+        verdict=None,
+        proof={"producers killed": killed},
+        shown={"wrong jobs": "; ".join(wrong) or "none"},
+        bounds={"wrong jobs": (len(wrong), 0)},
+    )
+
+
+def _submit_with_kill(stage: Scene, number: int, items: int) -> int:
+    """Run the producer through a proxy that kills it at a call that moves on with ``number``; then again, in peace."""
+    strike_at = 1 + (number - 1) % 8
+    victims: list[subprocess.Popen[bytes]] = []
+    killed: list[int] = []
+
+    def strike(call: Call) -> None:
+        if call.number == strike_at and victims and not killed:
+            os.kill(victims[0].pid, signal.SIGKILL)
+            killed.append(victims[0].pid)
+
+    with FaultProxy(stage.url) as proxy:
+        if number % 2:
+            proxy.before = strike
+        else:
+            proxy.after = strike
+        environment = {**os.environ, "TIDEGATE_URL": proxy.url, "CHAOS_WITNESS": str(stage.witness)}
+        command = [sys.executable, "-c", _PRODUCER.format(items=items)]
+        for _attempt in range(2):
+            with subprocess.Popen(command, cwd=CHAOS, env=environment, stdout=subprocess.DEVNULL) as producer:
+                victims[:] = [producer]
+                producer.wait(60)
+    return len(killed)
+
+
+def ten_million(scale: Scale) -> Row:
+    """One generator: the memory of producer and workers is flat, and the server stays below the mark."""
+    items = scale.items(10_000_000, 400_000)
+    mark = 8 << 20
+    os.environ["TIDEGATE_MAX_PENDING_BYTES"] = str(mark)
+    try:
+        with scene(scale.folder / "ten-million") as stage:
+            with WorkerTree(stage.url, stage.folder, stage.witness, processes=2) as tree:
+                watch = _Watch(stage, tree)
+                began = time.monotonic()
+                job = stage.submit("chaos.nothing", (n for n in range(items)), batch_size=1000, keep_results=False)
+                progress = stage.settle(job, patience_s=1800)
+                took_s = time.monotonic() - began
+                watch.stop()
+    finally:
+        del os.environ["TIDEGATE_MAX_PENDING_BYTES"]
+    return Row(
+        fault=f"{items:,} items from one generator",
+        load=f"{took_s:.0f} s, {items / took_s:,.0f} items/s",
+        verdict=None,
+        proof={"items done": progress.done, "times looked": len(watch.producer)},
+        shown={
+            "producer grew by, MiB": round(watch.growth(watch.producer) / 2**20, 1),
+            "a worker process grew by, MiB": round(watch.growth(watch.worker) / 2**20, 1),
+            "server at most, MiB": round(max(watch.server) / 2**20, 1),
+        },
+        bounds={
+            "items not done": (items - progress.done, 0),
+            "producer growth, MiB": (watch.growth(watch.producer) / 2**20, 16),
+            "worker growth, MiB": (watch.growth(watch.worker) / 2**20, 32),
+            "server above its mark, MiB": ((max(watch.server) - watch.server[0] - 2 * mark) / 2**20, 0),
+        },
+    )
+
+
+class _Watch:
+    """Looks at the memory of everybody ten times a second, in a thread."""
+
+    def __init__(self, stage: Scene, tree: WorkerTree) -> None:
+        self.producer: list[int] = []
+        self.worker: list[int] = []
+        self.server: list[int] = []
+        self._stage, self._tree = stage, tree
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        me = psutil.Process()
+        with self._stage.server.client() as client:
+            while not self._stop.wait(0.1):
+                self.producer.append(me.memory_info().rss)
+                self.server.append(int(client.info("memory")["used_memory"]))
+                living = [child.memory_info().rss for child in self._tree.children()]
+                if len(living) == self._tree.processes:
+                    self.worker.append(max(living))
+
+    @staticmethod
+    def growth(seen: list[int]) -> int:
+        """From a fifth of the way (everything is warm by then) to the end."""
+        return max(0, seen[-1] - seen[len(seen) // 5]) if seen else 0
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()

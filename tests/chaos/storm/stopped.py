@@ -1,0 +1,85 @@
+"""Storms that stop workers: paused past their lease, and restarted one after the other as a deploy does."""
+
+from __future__ import annotations
+
+import signal
+import time
+from random import Random
+
+from storm.row import Row, Scale
+from storm.scene import scene, until
+from storm.tree import WorkerTree
+
+BATCH = 50
+
+
+def zombies(scale: Scale) -> Row:
+    """``SIGSTOP`` past the lease, then ``SIGCONT``: what wakes up must find that it may not write any more."""
+    paused = scale.faults(40, 2)
+    lease_s, stop_s = 1.0, 2.2
+    random = Random(scale.seed)
+    with scene(scale.folder / "zombies") as stage:
+        settings = {"lease_s": lease_s, "slots": 2, "sweep_s": 0.3}
+        with WorkerTree(stage.url, stage.folder, stage.witness, processes=2, settings=settings) as tree:
+            until(lambda: len(tree.children()) == 2, "both worker processes started")
+            items = scale.items(300_000, 12_000)
+            job = stage.submit("chaos.note", (8.0 for _ in range(items)), batch_size=BATCH, patience_s=600)
+            stopped = 0
+            while stopped < paused and not job.progress().ended:
+                until(lambda: len(tree.children()) == 2, "both worker processes live")
+                time.sleep(0.5)
+                victim = random.choice(tree.children())
+                tree.signal_child(victim, signal.SIGSTOP)
+                before = job.progress().lost_leases
+                until(
+                    lambda before=before: job.progress().lost_leases > before or job.progress().ended, "leases ran out"
+                )
+                time.sleep(stop_s - lease_s)
+                tree.signal_child(victim, signal.SIGCONT)
+                stopped += 1
+            stage.settle(job, patience_s=1800)
+            verdict = stage.check(job, items)
+    return Row(
+        fault="`SIGSTOP` past the lease, then `SIGCONT`",
+        load=f"{items:,} items, {stopped} zombies",
+        verdict=verdict,
+        proof={"zombies": stopped, "leases lost": verdict.lost_leases, "stale writes refused": verdict.stale_refused},
+        shown={"stale commits accepted": verdict.committed_twice, "refused": verdict.stale_refused},
+        bounds={"zombies that were not refused": (stopped - verdict.stale_refused, 0)},
+    )
+
+
+def rolling_restarts(scale: Scale) -> Row:
+    """SIGTERM to one worker after the other while the load goes on: nothing runs twice, every exit code is 0."""
+    items, restarts = scale.items(400_000, 8_000), scale.faults(20, 3)
+    codes: list[int] = []
+    with scene(scale.folder / "rolling") as stage:
+        trees = [WorkerTree(stage.url, stage.folder, stage.witness, processes=1).start() for _ in range(2)]
+        try:
+            job = stage.submit("chaos.note", (5.0 for _ in range(items)), batch_size=BATCH, patience_s=600)
+            for number in range(restarts):
+                tree = trees[number % 2]
+                other = trees[1 - number % 2]
+                until(lambda tree=tree: tree.children(), "the worker to be restarted is up")
+                until(lambda other=other: other.children(), "the other worker is up")
+                time.sleep(0.8)
+                if job.progress().ended:
+                    break
+                codes.append(tree.terminate())
+                tree.start()
+            stage.settle(job, patience_s=1800)
+            verdict = stage.check(job, items)
+        finally:
+            for tree in trees:
+                tree.kill_tree()
+    return Row(
+        fault="rolling restarts",
+        load=f"{items:,} items, {len(codes)} restarts under load",
+        verdict=verdict,
+        proof={"restarts": len(codes)},
+        shown={"exit codes": ", ".join(str(code) for code in sorted(set(codes)))},
+        bounds={
+            "re-executed": (verdict.executed_again, 0),
+            "exit codes that are not 0": (sum(code != 0 for code in codes), 0),
+        },
+    )
