@@ -29,9 +29,7 @@ struct tg_histogram {
     uint64_t count;
     uint64_t sum;    /* saturates at UINT64_MAX */
     uint64_t min;    /* UINT64_MAX while count is 0 */
-    uint64_t max;    /* 0 while count is 0 */
-    uint32_t lowest; /* buckets outside [lowest, highest] are zero; lowest > highest when empty */
-    uint32_t highest;
+    uint64_t max;    /* 0 while count is 0. Buckets outside those of min and max are zero. */
     uint64_t buckets[TG_HISTOGRAM_BUCKETS];
 };
 

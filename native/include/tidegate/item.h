@@ -139,9 +139,10 @@ static inline void tg_item_end(struct tg_item *item, enum tg_verdict verdict, ui
 {
     if (end_ns > item->mark_ns) {
         item->running_ns += end_ns - item->mark_ns;
-        item->mark_ns = end_ns;
+        /* relaxed: the search for overdue attempts (src/overdue.c) may read it meanwhile; it then comes a little later. */
+        __atomic_store_n(&item->mark_ns, end_ns, __ATOMIC_RELAXED);
     }
-    if (verdict != TG_VERDICT_OK && retry_after_ns != 0 && retry_after_ns > item->delay_ns) {
+    if (retry_after_ns != 0) {
         item->delay_ns = retry_after_ns;
         item->flags |= 1u; /* TG__ITEM_LEAST_DELAY */
     }

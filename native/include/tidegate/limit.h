@@ -90,7 +90,7 @@ tg_status tg_limit_offer(struct tg_limit *limit, uint64_t start_ns, uint64_t int
                          uint64_t tolerance_ns);
 
 struct tg_limit_stats {
-    uint64_t demand;      /* items that wait for this limit now */
+    uint64_t demand;      /* see tg_limit_demand */
     uint64_t granted;     /* starts admitted (a sequential run counts one per item) */
     uint64_t refused;     /* times a lane or an item had to wait */
     uint64_t in_use;      /* CONCURRENCY, BREAKER half-open: permits held now, all keys */
@@ -105,7 +105,8 @@ struct tg_limit_stats {
     uint64_t paused_until_ns;
 };
 tg_status tg_limit_get_stats(struct tg_limit *limit, struct tg_limit_stats *out);
-/* Items that wait for this limit now: the size of the next lease from a cluster-wide limit. 0 after fork. */
+/* Items that wait for this limit now. SUPPLIED: all waiting items of the lanes it is attached to, because it is the size
+ * of the next lease from a cluster-wide limit. 0 after fork. */
 uint64_t tg_limit_demand(struct tg_limit *limit);
 /* BREAKER: state of one key (any key when unkeyed). */
 enum tg_breaker_state tg_limit_breaker_state(struct tg_limit *limit, uint64_t key);

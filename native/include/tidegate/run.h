@@ -17,9 +17,10 @@
  *         ... write the outcome of decided[], then tg_core_settle(core, decided, n_decided, 0) ...
  *     }
  *
- * While one item blocks, another thread's tg_core_claim may take the rest of the run (after steal_after_ns), with a permit
- * of its own: cursor and end are one atomic word, so that an item is taken exactly once. That thread then also finishes the
- * items already run. The owner notices nothing: its next tg_run_take answers NULL.
+ * While one item blocks, another thread's tg_core_claim puts the rest of the run back at the head of its line (after
+ * steal_after_ns), where it is claimed again with a permit of its own: cursor and end are one atomic word, so that an item
+ * is taken exactly once. That thread then also finishes the items already run. The owner notices nothing: its next
+ * tg_run_take answers NULL.
  *
  * Memory order: tg_run_take is acq_rel. Its release publishes what the owner wrote into the items before, its partner is
  * the acquire load in the thief (src/run.c), which finishes those items under the core's lock.
@@ -108,6 +109,7 @@ static inline struct tg_item *tg_run_take(struct tg_run *run, uint64_t now_ns)
     item->limited_ns += limited;
     item->queued_ns += elapsed - limited;
     item->mark_ns = now_ns;
+    item->due_ns = item->running_ns; /* so that the length of this attempt is known at its end */
     item->attempts++;
     item->state = TG_ITEM_RUNNING;
     return item;

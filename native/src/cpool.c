@@ -1,0 +1,230 @@
+/* cpool.c - the threads that run C functions.
+ *
+ * Threads:  each owns its stretch, its tallies and its ticker; nothing is shared between them but the core.
+ * Locks:    core->mutex to claim and to finish, never while a function runs. `stop` is read and written under it.
+ * Fork:     a child has none of the threads; tg_cpool_destroy answers TG_FORKED there and leaves everything alone.
+ */
+#include "internal.h"
+
+#include <signal.h>
+
+struct worker {
+    struct tg_cpool *pool;
+    pthread_t thread;
+    struct tg__tallies *tallies;
+    struct tg_run ticker; /* for tg_run_now */
+};
+
+struct tg_cpool {
+    struct tg_core *core;
+    uint32_t threads;
+    uint32_t started;
+    bool stop;
+    struct worker workers[];
+};
+
+/* Without the saturation of tg_histogram_record: a stretch cannot last 584 years. */
+static inline void note(struct tg_histogram *histogram, uint64_t value)
+{
+    histogram->count++;
+    histogram->sum += value;
+    if (value < histogram->min) {
+        histogram->min = value;
+    }
+    if (value > histogram->max) {
+        histogram->max = value;
+    }
+    histogram->buckets[tg_histogram_index(value)]++;
+}
+
+static void run_doubles(struct worker *worker, struct tg__stretch *stretch)
+{
+    const struct tg_ccall *spec = &stretch->call->spec;
+    struct tg__tallies *tallies = worker->tallies;
+    uint64_t earliest = stretch->call->submit_ns + stretch->limited_ns;
+    uint64_t start = tg_run_now(&worker->ticker);
+    tallies->first_start_ns = start;
+    for (size_t i = stretch->first; i < stretch->first + stretch->n; i++) {
+        spec->out_doubles[i] = spec->double_function(spec->in_doubles[i]);
+        uint64_t end = tg_run_now(&worker->ticker);
+        note(&tallies->running, end - start);
+        note(&tallies->queued, start > earliest ? start - earliest : 0);
+        start = end;
+    }
+    if (spec->statuses != NULL) {
+        memset(&spec->statuses[stretch->first], 0, stretch->n * sizeof spec->statuses[0]);
+    }
+    tallies->last_end_ns = start;
+}
+
+static int call_bytes(const struct tg_ccall *spec, size_t element)
+{
+    size_t from = spec->in_offsets[element], to = spec->in_offsets[element + 1];
+    spec->out_lens[element] = 0;
+    int status = spec->bytes_function(spec->in + from, to - from, spec->out + element * spec->out_stride,
+                                      spec->out_stride, &spec->out_lens[element]);
+    if (spec->statuses != NULL) {
+        spec->statuses[element] = status;
+    }
+    return status;
+}
+
+static void run_bytes(struct worker *worker, struct tg__stretch *stretch)
+{
+    const struct tg_ccall *spec = &stretch->call->spec;
+    struct tg__tallies *tallies = worker->tallies;
+    uint64_t earliest = stretch->call->submit_ns + stretch->limited_ns;
+    uint64_t start = tg_run_now(&worker->ticker);
+    tallies->first_start_ns = start;
+    for (size_t i = stretch->first; i < stretch->first + stretch->n; i++) {
+        start = start > earliest ? start : earliest;
+        int status = call_bytes(spec, i);
+        uint64_t end = tg_run_now(&worker->ticker);
+        end = end > start ? end : start;
+        note(&tallies->running, end - start);
+        if (status == 0) {
+            note(&tallies->queued, start - earliest);
+        } else {
+            tallies->failures[tallies->n_failures++] = (struct tg__failure){i, start, end, status};
+        }
+        start = end;
+    }
+    tallies->last_end_ns = start;
+}
+
+/* Elements tried again are always of a bytes function: the others cannot fail. */
+static void run_item(struct worker *worker, struct tg__stretch *stretch)
+{
+    int status = call_bytes(&stretch->call->spec, (size_t)stretch->item->position);
+    enum tg_verdict verdict = status == 0  ? TG_VERDICT_OK
+                              : status > 0 ? TG_VERDICT_FAIL_RETRYABLE
+                                           : TG_VERDICT_FAIL_FINAL;
+    tg_item_end(stretch->item, verdict, 0, tg_run_now(&worker->ticker));
+}
+
+static void run_stretch(struct worker *worker, struct tg__stretch *stretch)
+{
+    if (stretch->item != NULL) {
+        run_item(worker, stretch);
+    } else if (stretch->call->spec.double_function != NULL) {
+        run_doubles(worker, stretch);
+    } else {
+        run_bytes(worker, stretch);
+    }
+}
+
+/* Returns false when the pool stops. The lock is held before and after. */
+static bool next_stretch(struct tg_cpool *pool, struct tg__stretch *stretch)
+{
+    struct tg_core *core = pool->core;
+    unsigned kind = tg__kind_index(TG_KIND_C);
+    while (!pool->stop) {
+        if (tg__stretch_claim(core, pool->threads, tg__now(core, 0), stretch)) {
+            return true;
+        }
+        core->waiting_threads[kind]++;
+        tg_status status = tg__wait_locked(core, TG_KIND_C, TG_NEVER, true);
+        core->waiting_threads[kind]--;
+        if (status == TG_CLOSED) {
+            return false;
+        }
+    }
+    return false;
+}
+
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+    struct tg_core *core = worker->pool->core;
+    struct tg__stretch stretch;
+    if (tg__lock(core) != TG_OK) {
+        return NULL;
+    }
+    while (next_stretch(worker->pool, &stretch)) {
+        uint64_t mult = core->tsc_mult;
+        tg__unlock(core);
+        worker->ticker.tsc_mult = mult;
+        run_stretch(worker, &stretch);
+        uint64_t end = tg_run_now(&worker->ticker);
+        tg__lock(core);
+        tg__stretch_finish(core, &stretch, worker->tallies, tg__now(core, end));
+    }
+    tg__unlock(core);
+    return NULL;
+}
+
+static bool start_worker(struct tg_cpool *pool, struct worker *worker)
+{
+    struct tg_core *core = pool->core;
+    worker->pool = pool;
+    worker->ticker.clock = &core->clock;
+    worker->ticker.anchor_tsc = (uint64_t)1 << 63; /* no anchor yet */
+    worker->tallies = core->allocator.allocate(core->allocator.ctx, sizeof *worker->tallies);
+    if (worker->tallies == NULL) {
+        return false;
+    }
+    tg_histogram_init(&worker->tallies->running);
+    tg_histogram_init(&worker->tallies->queued);
+    worker->tallies->n_failures = 0;
+    if (pthread_create(&worker->thread, NULL, work, worker) != 0) {
+        core->allocator.release(core->allocator.ctx, worker->tallies, sizeof *worker->tallies);
+        return false;
+    }
+    return true;
+}
+
+static size_t pool_size(uint32_t threads)
+{
+    return sizeof(struct tg_cpool) + threads * sizeof(struct worker);
+}
+
+tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpool **out)
+{
+    if (threads == 0 || threads > 4096) {
+        return TG_INVALID;
+    }
+    tg_status status = tg_core_check(core);
+    if (status != TG_OK) {
+        return status;
+    }
+    struct tg_cpool *pool = core->allocator.allocate(core->allocator.ctx, pool_size(threads));
+    if (pool == NULL) {
+        return TG_NOMEM;
+    }
+    memset(pool, 0, pool_size(threads));
+    pool->core = core;
+    pool->threads = threads;
+    /* Signals belong to the threads of the application. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (pool->started < threads && start_worker(pool, &pool->workers[pool->started])) {
+        pool->started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (pool->started < threads) {
+        tg_cpool_destroy(pool);
+        return TG_SYSTEM;
+    }
+    *out = pool;
+    return TG_OK;
+}
+
+tg_status tg_cpool_destroy(struct tg_cpool *pool)
+{
+    struct tg_core *core = pool->core;
+    tg_status status = tg__lock(core);
+    if (status != TG_OK) {
+        return status;
+    }
+    pool->stop = true;
+    core->wakes++;
+    core->to_broadcast = true;
+    tg__unlock(core);
+    for (uint32_t i = 0; i < pool->started; i++) {
+        pthread_join(pool->workers[i].thread, NULL);
+        core->allocator.release(core->allocator.ctx, pool->workers[i].tallies, sizeof *pool->workers[i].tallies);
+    }
+    core->allocator.release(core->allocator.ctx, pool, pool_size(pool->threads));
+    return TG_OK;
+}
