@@ -19,6 +19,7 @@ PACKAGE = ROOT / "workers" / "tidegate"
 #: From the top down. A room may import from its own layer and from those below.
 LAYERS = (
     {"cli", "__main__"},
+    {"demo"},
     {"app", "task", "job", "registry", "progress", "testing", "__init__"},
     {"report"},
     {"collector"},
