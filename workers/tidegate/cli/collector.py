@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 def collector(
     *,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.", show_default=False)] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.", show_default=False)
+    ] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. Default: 9464.", show_default=False)
     ] = None,
     allow_anybody: Annotated[
-        bool, typer.Option("--allow-anybody", help="Listen beyond this machine without a token: the network is private.")
+        bool,
+        typer.Option("--allow-anybody", help="Listen beyond this machine without a token: the network is private."),
     ] = False,
     json_address: Annotated[
         bool, typer.Option("--json-address", help="Print the address as one JSON document, for scripts.")

@@ -18,7 +18,8 @@ def report(
     *,
     json: Json = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page that stands alone; - for standard output.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page that stands alone; - for standard output."),
     ] = None,
     url: Url = None,
 ) -> None:

@@ -50,7 +50,9 @@ def top(
         if once:
             console.print(look.render(ledger.jobs(20)))
             return
-        with Live(look.render(ledger.jobs(20)), console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        with Live(
+            look.render(ledger.jobs(20)), console=console, auto_refresh=False, screen=console.is_terminal
+        ) as live:
             while True:
                 time.sleep(interval)
                 live.update(look.render(ledger.jobs(20)), refresh=True)

@@ -58,7 +58,9 @@ class Metrics:
 
     def _tasks(self) -> Iterator[Metric]:
         tasks = self._aggregate.tasks
-        items = CounterMetricFamily("tidegate_items", "Items that workers settled, by outcome", labels=["task", "outcome"])
+        items = CounterMetricFamily(
+            "tidegate_items", "Items that workers settled, by outcome", labels=["task", "outcome"]
+        )
         for task, totals in tasks.items():
             for outcome in Outcome:
                 items.add_metric([task, str(outcome)], totals.counts.get(str(outcome), 0))
@@ -102,10 +104,16 @@ class Metrics:
         yield states
         yield GaugeMetricFamily("tidegate_ready_batches", "Batches ready to be claimed", value=snapshot.ready_batches)
         yield GaugeMetricFamily(
-            "tidegate_ready_batch_age_seconds", "Wait so far of the oldest ready batch", value=snapshot.oldest_ready_ms / 1e3
+            "tidegate_ready_batch_age_seconds",
+            "Wait so far of the oldest ready batch",
+            value=snapshot.oldest_ready_ms / 1e3,
         )
-        yield GaugeMetricFamily("tidegate_pending_items", "Items of jobs without an outcome yet", value=snapshot.pending_items)
-        yield GaugeMetricFamily("tidegate_pending_bytes", "Payloads of jobs in the ledger", value=snapshot.pending_bytes)
+        yield GaugeMetricFamily(
+            "tidegate_pending_items", "Items of jobs without an outcome yet", value=snapshot.pending_items
+        )
+        yield GaugeMetricFamily(
+            "tidegate_pending_bytes", "Payloads of jobs in the ledger", value=snapshot.pending_bytes
+        )
 
 
 def _memory(records: list[TelemetryRecord]) -> Iterator[Metric]:
@@ -114,7 +122,9 @@ def _memory(records: list[TelemetryRecord]) -> Iterator[Metric]:
             "tidegate_worker_memory_bytes", "Resident memory of a worker process", labels=["worker", "host"]
         ),
         "memory_peak_bytes": GaugeMetricFamily(
-            "tidegate_worker_memory_peak_bytes", "Highest resident memory of a worker process", labels=["worker", "host"]
+            "tidegate_worker_memory_peak_bytes",
+            "Highest resident memory of a worker process",
+            labels=["worker", "host"],
         ),
         "memory_limit_bytes": GaugeMetricFamily(
             "tidegate_worker_memory_limit_bytes", "Memory limit of a worker process", labels=["worker", "host"]

@@ -73,7 +73,9 @@ class Pages:
     async def metrics(self, request: Request) -> Response:
         """What Prometheus scrapes."""
         if "application/openmetrics-text" in request.headers.get("accept", ""):
-            return Response(await run_in_threadpool(as_openmetrics, self._registry), headers={"Content-Type": OPENMETRICS})
+            return Response(
+                await run_in_threadpool(as_openmetrics, self._registry), headers={"Content-Type": OPENMETRICS}
+            )
         text = await run_in_threadpool(generate_latest, self._registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

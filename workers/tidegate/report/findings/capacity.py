@@ -32,7 +32,11 @@ def limit_waits(facts: Facts) -> Finding | None:
         return None
     name = leading_limit(facts)
     weights = facts.sampled.limit_weights
-    seen = f"; {share(max(weights.values()), sum(weights.values()))} of the waiting seen was for it" if len(weights) > 1 else ""
+    seen = (
+        f"; {share(max(weights.values()), sum(weights.values()))} of the waiting seen was for it"
+        if len(weights) > 1
+        else ""
+    )
     return Finding(
         Severity.WARNING,
         "limit_waits",
