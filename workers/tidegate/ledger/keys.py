@@ -79,7 +79,7 @@ COLLECTOR = b"tg:{@}:collector"
 #: How long the keys of a job that has not ended live after it was last touched.
 IDLE_MS = 30 * 86_400_000
 
-_JOB_ID = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
+_JOB_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def job_key(job_id: str, name: str) -> bytes:
@@ -102,6 +102,6 @@ def limit(name: str, kind: str) -> bytes:
 
 
 def _checked(job_id: str) -> bytes:
-    if not _JOB_ID.match(job_id):
+    if not _JOB_ID.fullmatch(job_id):
         raise ConfigurationError(f"job id {job_id!r}", remedy="use 1 to 64 letters, digits, and _ . -")
     return job_id.encode()

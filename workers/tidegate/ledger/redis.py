@@ -96,6 +96,7 @@ class RedisLedger:
     # -- producer ----------------------------------------------------------------------------------------------
     def open(self, spec: JobSpec) -> Opened:
         """See the port."""
+        keys.job_key(spec.job_id, "meta")  # refuses a nonsense id before anything is written
         self.incarnation()
         packed, same = encode_spec(spec)
         digest = hashlib.blake2b(same, digest_size=16).hexdigest()

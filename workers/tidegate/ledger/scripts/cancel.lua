@@ -2,7 +2,7 @@
 --[[ cancel: hand out nothing more; settle what is ready or delayed as cancelled, a page at a time.
 KEYS  1 meta
 ARGV  1 clock skew  2 reason  3 batches to settle in this call, at most
-Returns {'OK', more to settle (0/1), ended by this call (0/1)} | {'GONE'}
+Returns {'OK', more to settle (0/1), ended (0/1)} | {'GONE'}
 Invariants: leased batches are not touched: their holders learn of it at the next renewal or commit, and what really ran is
       still committed; what is handed back or expires later is cancelled then; repeated, it goes on where it stopped.
 ]]
@@ -11,7 +11,7 @@ Invariants: leased batches are not touched: their holders learn of it at the nex
 --- @include cancelling
 
 if not load_job() then return { 'GONE' } end
-if ended() then return { 'OK', 0, 0 } end
+if ended() then return { 'OK', 0, 1 } end
 if M.cancel ~= '1' then
   put('cancel', '1')
   put('state', 'sealed')

@@ -2,7 +2,7 @@
 --[[ seal: say that all chunks are there; an empty job, or one whose items all have outcomes, ends at once.
 KEYS  1 meta
 ARGV  1 clock skew  2 number of chunks
-Returns {'OK', ended by this call} | {'GONE'} | {'GAP', next_chunk}
+Returns {'OK', ended (0/1)} | {'GONE'} | {'GAP', next_chunk}
 Invariants: repeated, it changes nothing; a cancelled job is sealed already; a job is sealed only with exactly the chunks that its producer counted.
 ]]
 --- @include job
@@ -10,7 +10,7 @@ Invariants: repeated, it changes nothing; a cancelled job is sealed already; a j
 if not load_job() then return { 'GONE' } end
 if M.state ~= 'open' then
   if M.cancel ~= '1' and num('next_chunk') ~= tonumber(ARGV[2]) then return { 'GAP', num('next_chunk') } end
-  return { 'OK', 0 }
+  return { 'OK', ended() and 1 or 0 }
 end
 if num('next_chunk') ~= tonumber(ARGV[2]) then return { 'GAP', num('next_chunk') } end
 put('state', 'sealed')
