@@ -194,7 +194,8 @@ def test_a_public_name_is_there(name: str) -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     """A command line and a worker's child start with it."""
-    code = "import sys, tidegate, tidegate.errors; print([m for m in ('celery', 'redis', 'rich', 'pydantic') if m in sys.modules])"
+    heavy = ("celery", "redis", "rich", "pydantic", "tidegate.executor")
+    code = f"import sys, tidegate, tidegate.errors; print([m for m in {heavy} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert answer.stdout.strip() == "[]"

@@ -180,7 +180,15 @@ class Tidegate:
         return self.ledger().jobs(limit)
 
     # -- for task.py and job.py --------------------------------------------------------------------------------
-    def submission(self, task: Task[..., Any, Any], shape: Shape, total: int | None, options: MapOptions) -> Submission:
+    def origin(self) -> Origin:
+        """Where this is called from: the line in the app, and the job whose item is being run here, if any."""
+        executor = sys.modules.get("tidegate.executor")  # not loaded: then nothing is being run in this process either
+        item = executor.current_item() if executor is not None and hasattr(executor, "current_item") else None
+        return capture(str(getattr(item, "job_id", "") or ""))
+
+    def submission(
+        self, task: Task[..., Any, Any], shape: Shape, total: int | None, options: MapOptions, origin: Origin
+    ) -> Submission:
         """A submission of ``task``, not begun yet. ``ConfigurationError`` on nonsense options."""
         _check_options(options)
         settings = self.settings
@@ -189,7 +197,7 @@ class Tidegate:
             job_id=job_id_for(name) if name is not None else new_job_id(),
             task=task.name,
             queue=options.get("queue") or task.queue,
-            origin=_origin(),
+            origin=origin,
             ttl_s=options.get("ttl_s", settings.job_ttl_s),
             keep_results=options.get("keep_results", task.defaults.keep_results),
             concurrency=task.policy.concurrency,
@@ -210,7 +218,7 @@ class Tidegate:
     def resubmit(self, spec: JobSpec, items: Iterable[msgspec.Raw], name: str) -> Job[Any]:
         """Items in wire form, under the policy of ``spec``, as a new job that is linked to it. For replays."""
         again = msgspec.structs.replace(
-            spec, job_id=job_id_for(name), origin=_origin(), replay_of=spec.job_id, batch_size=0, chunk_batches=0
+            spec, job_id=job_id_for(name), origin=self.origin(), replay_of=spec.job_id, batch_size=0, chunk_batches=0
         )
         again, exists = with_fixed_split(self.ledger(), again, spec.batch_size or None, _USUAL_BATCH)
         submission = self._submit(again, again.batch_size, None, exists=exists)
@@ -303,9 +311,3 @@ def _task_name(function: Callable[..., Any]) -> str:
         elif file:
             module = Path(file).stem
     return f"{module}.{function.__qualname__}"
-
-
-def _origin() -> Origin:
-    executor = sys.modules.get("tidegate.executor")  # not loaded: then nothing is being run in this process either
-    item = executor.current_item() if executor is not None and hasattr(executor, "current_item") else None
-    return capture(str(getattr(item, "job_id", "") or ""))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
+from tidegate.model.job import Origin
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
 from tidegate.model.wire import Shape
 from tidegate.producer.drive import adrive, drive
 from tidegate.producer.sources import known_length
-from tidegate.producer.submission import Submission
 
 if TYPE_CHECKING:
     from tidegate.app import Tidegate
@@ -95,25 +96,36 @@ class Task(Generic[P, R, V]):
         ``items`` is read lazily, a batch at a time, and no faster than workers keep up. Returns when the last item is in
         the ledger. ``PayloadError`` names an item that cannot be sent; ``LedgerError`` says what the server refused.
         """
-        return self._job(drive(self._submission(items, Shape.ONE, options), items))
+        return self._map(items, Shape.ONE, options, self.gate.origin())
 
     def starmap(self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]) -> Job[V]:
         """As ``map``, for ``function(*item)``."""
-        return self._job(drive(self._submission(items, Shape.STAR, options), items))
+        return self._map(items, Shape.STAR, options, self.gate.origin())
 
-    async def amap(self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]) -> Job[V]:
+    def amap(
+        self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]
+    ) -> Coroutine[Any, Any, Job[V]]:
         """As ``map``, from a coroutine: the loop goes on while the ledger is written or has no room.
 
         A plain iterable is read in a thread, an async one on the loop.
         """
-        return self._job(await adrive(self._submission(items, Shape.ONE, options), items))
+        return self._amap(items, Shape.ONE, options, self.gate.origin())
 
-    async def astarmap(self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]) -> Job[V]:
+    def astarmap(
+        self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]
+    ) -> Coroutine[Any, Any, Job[V]]:
         """As ``amap``, for ``function(*item)``."""
-        return self._job(await adrive(self._submission(items, Shape.STAR, options), items))
+        return self._amap(items, Shape.STAR, options, self.gate.origin())
 
-    def _submission(self, items: object, shape: Shape, options: MapOptions) -> Submission:
-        return self.gate.submission(self, shape, known_length(items), options)
+    def _map(self, items: Any, shape: Shape, options: MapOptions, origin: Origin) -> Job[V]:
+        submission = self.gate.submission(self, shape, known_length(items), options, origin)
+        return self._job(drive(submission, items))
+
+    async def _amap(self, items: Any, shape: Shape, options: MapOptions, origin: Origin) -> Job[V]:
+        # The origin came from the plain function above: here the caller may already be the event loop.
+        total = known_length(items)
+        submission = await asyncio.to_thread(self.gate.submission, self, shape, total, options, origin)
+        return self._job(await adrive(submission, items))
 
     def _job(self, job_id: str) -> Job[V]:
         from tidegate.job import Job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,15 +17,16 @@ import redis
 
 from tidegate.embedded import EmbeddedServer, find_server, find_shared, shared_server, state_folder, stop_shared
 from tidegate.errors import ConfigurationError, LedgerUnavailable
-from tidegate.settings import Settings
+from tidegate.settings import load_settings
 
 
 def test_a_server_answers_on_a_socket_of_its_own(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, server.client() as client:
         assert client.ping()
         assert server.url.startswith("unix://")
-        assert client.config_get("port") == {b"port": b"0"}
-        assert client.config_get("maxmemory-policy") == {b"maxmemory-policy": b"noeviction"}
+        facts = client.info()
+        assert facts["tcp_port"] == 0
+        assert facts["maxmemory_policy"] == "noeviction"
 
 
 def test_only_this_user_can_open_the_socket(tmp_path: Path) -> None:
@@ -38,8 +40,13 @@ def test_a_port_is_on_loopback_and_wants_a_password(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path, port=0) as server:
         with server.client() as client:
             assert client.ping()
-            assert client.config_get("bind") == {b"bind": b"127.0.0.1"}
-            port = client.connection_pool.connection_kwargs["port"]
+            kwargs = client.connection_pool.connection_kwargs
+            port = kwargs["port"]
+        assert kwargs["host"] == "127.0.0.1"
+        listening = [
+            each.laddr.ip for each in psutil.Process(server.pid).net_connections("tcp") if each.status == "LISTEN"
+        ]
+        assert listening == ["127.0.0.1"]
         with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
         # Neither in the process list nor in a file.
@@ -80,8 +87,12 @@ def test_stopping_twice_and_before_the_start_is_fine(tmp_path: Path) -> None:
     server.stop()
 
     assert server.pid == 0
-    with pytest.raises(LedgerUnavailable, match="did not start"):
-        EmbeddedServer(tmp_path, port=1).start()
+
+
+def test_a_port_that_is_taken_is_an_error_with_the_servers_last_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(LedgerUnavailable, match=r"did not start.*(in use|bind|listen)"):
+            EmbeddedServer(tmp_path, port=taken.getsockname()[1]).start()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
@@ -116,7 +127,7 @@ def _wait_ended(process: psutil.Process) -> None:
 
 
 def test_processes_of_one_user_share_one_server(tmp_path: Path) -> None:
-    settings = Settings(state_dir=tmp_path)
+    settings = load_settings(state_dir=tmp_path)
     assert find_shared(settings) is None
     try:
         with ThreadPoolExecutor(4) as pool:
@@ -136,7 +147,7 @@ def test_processes_of_one_user_share_one_server(tmp_path: Path) -> None:
 
 
 def test_the_shared_servers_data_is_there_again_after_a_stop(tmp_path: Path) -> None:
-    settings = Settings(state_dir=tmp_path)
+    settings = load_settings(state_dir=tmp_path)
     try:
         with redis.Redis.from_url(shared_server(settings).url) as client:
             client.set("kept", "yes")
@@ -151,10 +162,10 @@ def test_the_shared_servers_data_is_there_again_after_a_stop(tmp_path: Path) -> 
 def test_a_record_of_a_server_that_is_gone_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "server.json").write_text('{"url": "unix:///nowhere/valkey.sock", "pid": 1}')
 
-    assert find_shared(Settings(state_dir=tmp_path)) is None
+    assert find_shared(load_settings(state_dir=tmp_path)) is None
 
     (tmp_path / "server.json").write_text('{"url": ')
-    assert find_shared(Settings(state_dir=tmp_path)) is None
+    assert find_shared(load_settings(state_dir=tmp_path)) is None
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
@@ -163,7 +174,7 @@ def test_a_state_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, -1)
 
     with pytest.raises(ConfigurationError, match="belongs to another user"):
-        state_folder(Settings(state_dir=tmp_path))
+        state_folder(load_settings(state_dir=tmp_path))
 
 
 def test_a_named_binary_is_taken_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

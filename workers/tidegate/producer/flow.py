@@ -42,7 +42,8 @@ class Flow:
         self._send = send
         self._patience_s = patience_s
         self._stop = threading.Event()
-        self.waited_s = 0.0
+        #: Whether an ``append`` is waiting for room now.
+        self.waiting = False
 
     def stop(self) -> None:
         """Make a waiting ``append`` give up with ``SubmissionStopped`` (any thread)."""
@@ -74,8 +75,9 @@ class Flow:
             if not appended.full:
                 if appended.tickets:
                     self._send(self._spec.job_id, appended.tickets)
-                self.waited_s += pause.waited_s
+                self.waiting = False
                 return
+            self.waiting = True
             self._wait_for_room(pause, len(batches), size)
 
     def _wait_for_room(self, pause: _Pause, batches: int, size: int) -> None:
