@@ -1,0 +1,442 @@
+/* core_type.c - Core: the C executor of one process, with its threads, journal and limits. */
+#include "state.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <structmember.h>
+
+static int init_locks(CoreObject *self)
+{
+    pthread_condattr_t attributes;
+    if (pthread_condattr_init(&attributes) != 0 || pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    int error = pthread_mutex_init(&self->workers_mu, NULL) || pthread_mutex_init(&self->idle_mu, NULL) ||
+                pthread_mutex_init(&self->watch_mu, NULL) || pthread_mutex_init(&self->pump_mu, NULL) ||
+                pthread_cond_init(&self->parked, &attributes) || pthread_cond_init(&self->watch_cond, &attributes) ||
+                pthread_cond_init(&self->interrupt_cond, &attributes);
+    pthread_condattr_destroy(&attributes);
+    if (error) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"capture", "spawn", "journal", "journal_slots", "max_threads", "slabs", "seed", NULL};
+    PyObject *capture, *spawn, *journal = Py_None;
+    unsigned journal_slots = 1024, max_threads = 0;
+    int slabs = 1;
+    unsigned long long seed = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OIIpK", names, &capture, &spawn, &journal, &journal_slots,
+                                     &max_threads, &slabs, &seed)) {
+        return NULL;
+    }
+    CoreObject *self = (CoreObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->state = tg_state_of_type(type);
+    self->capture = Py_NewRef(capture);
+    self->spawn = Py_NewRef(spawn);
+    self->steal_ns = 200000;
+    self->idle_ns = 10000000000u;
+    self->max_threads = max_threads ? max_threads : 1;
+    self->pid = getpid();
+    for (int i = 0; i < TG_PUMPS; i++) {
+        self->pump_fds[i] = -1;
+    }
+    atomic_store(&self->min_timeout_ns, TG_NEVER);
+    if (init_locks(self) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    struct tg_core_options options = {
+        .seed = seed, .no_slabs = !slabs, .steal_after_ns = self->steal_ns, .wake = tg_pump_wake, .wake_ctx = self};
+    tg_status status = tg_core_create(&options, &self->core);
+    if (status == TG_OK && journal != Py_None) {
+        PyObject *path;
+        if (!PyUnicode_FSConverter(journal, &path)) {
+            Py_DECREF(self);
+            return NULL;
+        }
+        status = tg_journal_create(PyBytes_AS_STRING(path), journal_slots, &self->journal);
+        Py_DECREF(path);
+    }
+    if (status != TG_OK) {
+        tg_raise_status(self->state, status, "executor");
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int core_traverse(CoreObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->capture);
+    Py_VISIT(self->spawn);
+    return 0;
+}
+
+static int core_clear(CoreObject *self)
+{
+    Py_CLEAR(self->capture);
+    Py_CLEAR(self->spawn);
+    return 0;
+}
+
+static void free_core(CoreObject *self)
+{
+    if (self->cpool != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        tg_cpool_destroy(self->cpool);
+        Py_END_ALLOW_THREADS
+        self->cpool = NULL;
+    }
+    if (self->core != NULL && tg_core_destroy(self->core) == TG_OK) {
+        self->core = NULL;
+    }
+    if (self->journal != NULL && self->core == NULL) {
+        tg_journal_destroy(self->journal);
+        self->journal = NULL;
+    }
+}
+
+static void core_dealloc(CoreObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    if (getpid() == self->pid) {
+        if (self->core != NULL) {
+            tg_core_close(self->core, 1);
+            tg_threads_stop(self);
+            tg_watchdog_stop(self);
+        }
+        free_core(self);
+        while (self->core == NULL && self->workers != NULL) {
+            struct tg_worker *worker = self->workers;
+            self->workers = worker->next;
+            free(worker);
+        }
+    }
+    core_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- making limits and lanes ---- */
+
+static PyObject *core_limit(CoreObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"kind", "keyed", "capacity", "count", "period_ns", "burst", "failure_ratio", "min_calls",
+                            "window_ns", "open_ns", "probes", "refuse", NULL};
+    struct tg_limit_options options = {0};
+    int kind, keyed = 0, refuse = 0;
+    unsigned capacity = 0, burst = 1, min_calls = 0, probes = 1;
+    unsigned long long count = 0, period_ns = 0, window_ns = 0, open_ns = 0;
+    double failure_ratio = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$pIKKIdIKKIp", names, &kind, &keyed, &capacity, &count, &period_ns,
+                                     &burst, &failure_ratio, &min_calls, &window_ns, &open_ns, &probes, &refuse) ||
+        !tg_alive(self)) {
+        return NULL;
+    }
+    options.kind = (enum tg_limit_kind)kind;
+    options.keyed = keyed;
+    options.capacity = capacity;
+    options.count = count;
+    options.period_ns = period_ns;
+    options.burst = burst;
+    options.failure_ratio = failure_ratio;
+    options.min_calls = min_calls;
+    options.window_ns = window_ns;
+    options.open_ns = open_ns;
+    options.probes = probes;
+    options.refuse = refuse;
+    LimitObject *limit = PyObject_GC_New(LimitObject, self->state->limit_type);
+    if (limit == NULL) {
+        return NULL;
+    }
+    limit->core = (CoreObject *)Py_NewRef(self);
+    limit->limit = NULL;
+    limit->kind = kind;
+    limit->keyed = keyed;
+    tg_status status = tg_limit_create(self->core, &options, &limit->limit);
+    PyObject_GC_Track(limit);
+    if (status != TG_OK) {
+        limit->limit = NULL;
+        Py_DECREF(limit);
+        return tg_raise_status(self->state, status, "limit");
+    }
+    return (PyObject *)limit;
+}
+
+static int attach_limits(LaneObject *lane, Py_ssize_t *n_keyed)
+{
+    *n_keyed = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(lane->limits); i++) {
+        PyObject *item = PyTuple_GET_ITEM(lane->limits, i);
+        if (!Py_IS_TYPE(item, lane->core->state->limit_type) || ((LimitObject *)item)->core != lane->core) {
+            PyErr_SetString(PyExc_TypeError, "limits must be Limit objects of the same core");
+            return -1;
+        }
+        tg_status status = tg_lane_attach(lane->lane, ((LimitObject *)item)->limit);
+        if (status != TG_OK) {
+            tg_raise_status(lane->core->state, status, "limit");
+            return -1;
+        }
+        *n_keyed += ((LimitObject *)item)->keyed != 0;
+    }
+    return 0;
+}
+
+static PyObject *finish_lane(LaneObject *lane)
+{
+    CoreObject *core = lane->core;
+    Py_ssize_t n_keyed;
+    if (attach_limits(lane, &n_keyed) < 0) {
+        return NULL;
+    }
+    if (n_keyed != PyTuple_GET_SIZE(lane->keys)) {
+        PyErr_SetString(PyExc_ValueError, "give one key function for each keyed limit");
+        return NULL;
+    }
+    uint64_t shortest = atomic_load(&core->min_timeout_ns);
+    uint64_t mine = lane->timeout_ns ? lane->timeout_ns : lane->hard_ns ? lane->hard_ns : TG_NEVER;
+    if (mine < shortest) {
+        atomic_store(&core->min_timeout_ns, mine);
+    }
+    if (mine != TG_NEVER && (lane->kind == TG_KIND_SYNC || lane->hard_ns != 0) && tg_watchdog_ensure(core) < 0) {
+        return NULL;
+    }
+    if (lane->kind == TG_KIND_SYNC) {
+        core->wanted_threads += lane->concurrency;
+    }
+    return (PyObject *)lane;
+}
+
+static PyObject *core_lane(CoreObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"name", "function", "kind", "classify", "limits", "keys", "concurrency", "timeout_ns",
+                            "hard_ns", "max_wait_ns", "capacity", "max_crashes", "priority", "attempts", "base_ns",
+                            "factor", "cap_ns", "jitter", "deadline_ns", "retry_timeouts", "budget", "budget_floor",
+                            NULL};
+    PyObject *name, *function, *classify, *limits, *keys;
+    int kind, jitter = TG_JITTER_FULL, retry_timeouts = 0;
+    unsigned concurrency = 1, max_crashes = 3, priority = 0, attempts = 1;
+    unsigned long long timeout_ns = 0, hard_ns = 0, max_wait_ns = 0, capacity = 0, base_ns = 0, cap_ns = 0, deadline_ns = 0;
+    double factor = 2, budget = 0, budget_floor = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UOiOO!O!|$IKKKKIIIKdKiKpdd", names, &name, &function, &kind, &classify,
+                                     &PyTuple_Type, &limits, &PyTuple_Type, &keys, &concurrency, &timeout_ns, &hard_ns,
+                                     &max_wait_ns, &capacity, &max_crashes, &priority, &attempts, &base_ns, &factor,
+                                     &cap_ns, &jitter, &deadline_ns, &retry_timeouts, &budget, &budget_floor) ||
+        !tg_alive(self)) {
+        return NULL;
+    }
+    const char *text = PyUnicode_AsUTF8(name);
+    LaneObject *lane = text ? (LaneObject *)self->state->lane_type->tp_alloc(self->state->lane_type, 0) : NULL;
+    if (lane == NULL) {
+        return NULL;
+    }
+    lane->core = (CoreObject *)Py_NewRef(self);
+    lane->name = Py_NewRef(name);
+    lane->function = Py_NewRef(function);
+    lane->classify = Py_NewRef(classify);
+    lane->limits = Py_NewRef(limits);
+    lane->keys = Py_NewRef(keys);
+    lane->errors = PyDict_New();
+    lane->kind = (unsigned)kind;
+    lane->timeout_ns = timeout_ns;
+    lane->hard_ns = hard_ns;
+    lane->max_wait_ns = max_wait_ns;
+    lane->attempts = attempts;
+    lane->max_crashes = max_crashes;
+    lane->concurrency = concurrency;
+    struct tg_lane_options options = {
+        .name = text,
+        .kind = (enum tg_kind)kind,
+        .concurrency = concurrency,
+        .priority = priority,
+        .capacity = capacity,
+        .payload = lane,
+        .retry = {.attempts = attempts,
+                  .base_ns = base_ns,
+                  .factor = factor,
+                  .cap_ns = cap_ns,
+                  .jitter = (enum tg_jitter)jitter,
+                  .deadline_ns = deadline_ns,
+                  .retry_timeouts = retry_timeouts,
+                  .budget_ratio = budget,
+                  .budget_floor_per_s = budget_floor},
+    };
+    tg_status status = lane->errors ? tg_lane_create(self->core, &options, &lane->lane) : TG_NOMEM;
+    if (status != TG_OK) {
+        Py_DECREF(lane);
+        return tg_raise_status(self->state, status, "lane");
+    }
+    if (finish_lane(lane) == NULL) {
+        lane->concurrency = 0; /* not counted in wanted_threads */
+        Py_DECREF(lane);
+        return NULL;
+    }
+    return (PyObject *)lane;
+}
+
+/* ---- facts ---- */
+
+static PyObject *core_stats(CoreObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct tg_core_stats stats;
+    tg_status status = self->core ? tg_core_get_stats(self->core, &stats) : TG_CLOSED;
+    if (status != TG_OK) {
+        return tg_raise_status(self->state, status, "executor");
+    }
+#define FIELD(name) #name, (unsigned long long)stats.name
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I}", FIELD(items_live),
+                         FIELD(items_peak), FIELD(item_bytes), FIELD(slabs), FIELD(slab_bytes), FIELD(slab_allocations),
+                         FIELD(item_allocations), FIELD(item_reuses), FIELD(timers), FIELD(lanes), FIELD(limits),
+                         FIELD(groups), FIELD(runs), FIELD(settled_waiting), "threads", self->n_threads, "parked",
+                         self->n_parked);
+}
+
+static PyObject *core_running(CoreObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(0);
+    uint64_t now = self->core ? tg_core_now(self->core) : 0;
+    if (list == NULL || now == 0) {
+        return list;
+    }
+    pthread_mutex_lock(&self->workers_mu);
+    struct {
+        uint32_t tag;
+        uint64_t ran_ns;
+    } found[256];
+    int n = 0;
+    for (struct tg_worker *worker = self->workers; worker != NULL && n < 256; worker = worker->next) {
+        uint64_t start = atomic_load_explicit(&worker->start_ns, memory_order_relaxed);
+        if (worker->in_use && start != 0) {
+            found[n].tag = worker->tag;
+            found[n++].ran_ns = now > start ? now - start : 0;
+        }
+    }
+    pthread_mutex_unlock(&self->workers_mu);
+    for (int i = 0; i < n; i++) {
+        PyObject *entry = Py_BuildValue("(IK)", found[i].tag, (unsigned long long)found[i].ran_ns);
+        if (entry == NULL || PyList_Append(list, entry) < 0) {
+            Py_XDECREF(entry);
+            Py_DECREF(list);
+            return NULL;
+        }
+        Py_DECREF(entry);
+    }
+    return list;
+}
+
+/* ---- life cycle ---- */
+
+static PyObject *core_close(CoreObject *self, PyObject *args)
+{
+    int cancel = 1;
+    if (!PyArg_ParseTuple(args, "|p", &cancel)) {
+        return NULL;
+    }
+    if (self->core == NULL || self->closed > 1) {
+        Py_RETURN_NONE;
+    }
+    self->closed = 1;
+    tg_status status = tg_core_close(self->core, cancel);
+    if (status != TG_OK) {
+        return tg_raise_status(self->state, status, "executor");
+    }
+    tg_settle_pending(self);
+    Py_RETURN_NONE;
+}
+
+/* Ends the threads' loops: they return as soon as their present item does. */
+static PyObject *core_stop(CoreObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->core == NULL || tg_core_check(self->core) == TG_FORKED) {
+        self->closed = 2;
+        Py_RETURN_NONE;
+    }
+    self->closed = 2;
+    tg_threads_stop(self);
+    tg_watchdog_stop(self);
+    tg_settle_pending(self);
+    if (self->cpool != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        tg_cpool_destroy(self->cpool);
+        Py_END_ALLOW_THREADS
+        self->cpool = NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_check(CoreObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!tg_alive(self)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_serve(CoreObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return tg_core_serve(self);
+}
+
+static PyObject *core_interrupt(CoreObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return tg_core_interrupt(self);
+}
+
+static PyObject *core_trim(CoreObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromUnsignedLongLong(self->core ? tg_core_trim(self->core) : 0);
+}
+
+static PyMethodDef core_methods[] = {
+    {"limit", (PyCFunction)(void (*)(void))core_limit, METH_VARARGS | METH_KEYWORDS, "A new Limit."},
+    {"lane", (PyCFunction)(void (*)(void))core_lane, METH_VARARGS | METH_KEYWORDS, "A new Lane."},
+    {"stats", (PyCFunction)core_stats, METH_NOARGS, "Items, slabs, timers and threads, as a dict."},
+    {"running", (PyCFunction)core_running, METH_NOARGS, "(tag, ran_ns) of each thread that runs an item now."},
+    {"trim", (PyCFunction)core_trim, METH_NOARGS, "Gives memory back when nothing is inside."},
+    {"check", (PyCFunction)core_check, METH_NOARGS, "Raises ExecutorClosed when closed or forked."},
+    {"close", (PyCFunction)core_close, METH_VARARGS, "close(cancel): refuses new items; cancels waiting ones."},
+    {"stop", (PyCFunction)core_stop, METH_NOARGS, "Ends the threads as soon as their items end."},
+    {"serve", (PyCFunction)core_serve, METH_NOARGS, "Body of a serving thread; returns when it is not needed."},
+    {"interrupt", (PyCFunction)core_interrupt, METH_NOARGS, "Body of the thread that interrupts timed-out items."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef core_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(CoreObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot core_slots[] = {
+    {Py_tp_new, core_new},
+    {Py_tp_dealloc, core_dealloc},
+    {Py_tp_traverse, core_traverse},
+    {Py_tp_clear, core_clear},
+    {Py_tp_methods, core_methods},
+    {Py_tp_members, core_members},
+    {Py_tp_doc, "The C executor of one process."},
+    {0, NULL},
+};
+
+PyType_Spec tg_core_spec = {
+    .name = "tidegate.executor._native.Core",
+    .basicsize = sizeof(CoreObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = core_slots,
+};

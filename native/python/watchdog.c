@@ -1,0 +1,217 @@
+/* watchdog.c - finds items that run too long.
+ *
+ * Two threads, made when the first item with a timeout starts. The watchdog is a plain thread that never touches Python and
+ * never needs the GIL: it reads start times that workers store, and when an item is past its hard timeout it writes the
+ * stacks of all threads and ends the process; the crash journal then names the item. The interrupter is a Python thread
+ * that the watchdog wakes for items past their (soft) timeout: it takes the GIL, which may last if an item sits on it, and
+ * raises the timeout inside the item. See sync.c for why an interrupt cannot hit the wrong item. */
+#include "state.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HARD_EXIT_CODE 86
+#define SHORTEST_LOOK_NS 1000000u
+#define LONGEST_LOOK_NS 1000000000u
+
+/* What faulthandler uses; exported by CPython without a header. Absent: no stacks. */
+typedef const char *(*dump_threads)(int fd, PyInterpreterState *interpreter, PyThreadState *current);
+
+static void write_text(const char *text)
+{
+    size_t left = strlen(text);
+    while (left != 0) {
+        ssize_t wrote = write(2, text, left);
+        if (wrote <= 0) {
+            return;
+        }
+        text += wrote;
+        left -= (size_t)wrote;
+    }
+}
+
+static _Noreturn void end_process(const char *what, uint64_t ran_ns)
+{
+    char line[160];
+    snprintf(line, sizeof line, "tidegate: %s has run for %.3f s, past its hard timeout: ending the process (exit %d)\n",
+             what, (double)ran_ns / 1e9, HARD_EXIT_CODE);
+    write_text(line);
+    dump_threads dump;
+    *(void **)&dump = dlsym(RTLD_DEFAULT, "_Py_DumpTracebackThreads");
+    if (dump != NULL) {
+        dump(2, NULL, NULL);
+    }
+    _exit(HARD_EXIT_CODE);
+}
+
+/* Looks at every worker. Returns when to look again (TG_NEVER: nothing with a timeout runs). */
+static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
+{
+    uint64_t next = TG_NEVER;
+    int busy = 0;
+    pthread_mutex_lock(&self->workers_mu);
+    for (struct tg_worker *worker = self->workers; worker != NULL; worker = worker->next) {
+        uint64_t sequence = atomic_load_explicit(&worker->sequence, memory_order_acquire);
+        uint64_t start = atomic_load(&worker->start_ns);
+        uint64_t timeout = atomic_load_explicit(&worker->timeout_ns, memory_order_relaxed);
+        uint64_t hard = atomic_load_explicit(&worker->hard_ns, memory_order_relaxed);
+        if (!worker->in_use || start == 0 || (timeout == 0 && hard == 0)) {
+            continue;
+        }
+        busy = 1;
+        if (hard != 0 && now >= start + hard) {
+            /* Once more, now that both are read: the sequence may belong to a newer item than the start. */
+            if (atomic_load_explicit(&worker->start_ns, memory_order_relaxed) == start) {
+                end_process("an item", now - start);
+            }
+        }
+        if (hard != 0 && start + hard < next) {
+            next = start + hard;
+        }
+        if (timeout == 0 || atomic_load_explicit(&worker->overdue, memory_order_relaxed) == sequence) {
+            continue;
+        }
+        if (now < start + timeout) {
+            next = start + timeout < next ? start + timeout : next;
+        } else if (atomic_load_explicit(&worker->inner_active, memory_order_relaxed)) {
+            next = now + 10 * SHORTEST_LOOK_NS; /* it waits and runs other items meanwhile: after them */
+        } else {
+            atomic_store_explicit(&worker->overdue, sequence, memory_order_relaxed);
+            *overdue = 1;
+        }
+    }
+    pthread_mutex_unlock(&self->workers_mu);
+    for (int i = 0; i < TG_PUMPS; i++) {
+        uint64_t due = atomic_load_explicit(&self->pump_hard_due[i], memory_order_relaxed);
+        if (due != 0 && now >= due) {
+            end_process("a coroutine", now - due);
+        }
+        if (due != 0) {
+            busy = 1;
+            next = due < next ? due : next;
+        }
+    }
+    if (!busy) {
+        return TG_NEVER;
+    }
+    /* A busy worker begins new items all the time: look often enough for the shortest timeout. */
+    uint64_t period = atomic_load_explicit(&self->min_timeout_ns, memory_order_relaxed) / 8;
+    period = period < SHORTEST_LOOK_NS ? SHORTEST_LOOK_NS : period > LONGEST_LOOK_NS ? LONGEST_LOOK_NS : period;
+    return next < now + period ? next : now + period;
+}
+
+static void *watchdog_main(void *argument)
+{
+    CoreObject *self = argument;
+    pthread_mutex_lock(&self->watch_mu);
+    while (!atomic_load_explicit(&self->stopping, memory_order_relaxed)) {
+        /* Before the look: who starts after it, sees it and signals. */
+        atomic_store_explicit(&self->watch_idle, 1, memory_order_seq_cst);
+        uint64_t now = tg_clock_monotonic.now_ns(tg_clock_monotonic.ctx);
+        int overdue = 0;
+        uint64_t next = look(self, now, &overdue);
+        if (overdue) {
+            self->interrupts = 1;
+            pthread_cond_signal(&self->interrupt_cond);
+        }
+        if (next == TG_NEVER) {
+            pthread_cond_wait(&self->watch_cond, &self->watch_mu);
+        } else {
+            atomic_store_explicit(&self->watch_idle, 0, memory_order_relaxed);
+            struct timespec deadline = {.tv_sec = (time_t)(next / 1000000000u), .tv_nsec = (long)(next % 1000000000u)};
+            pthread_cond_timedwait(&self->watch_cond, &self->watch_mu, &deadline);
+        }
+    }
+    pthread_mutex_unlock(&self->watch_mu);
+    return NULL;
+}
+
+void tg_watchdog_note(CoreObject *self)
+{
+    pthread_mutex_lock(&self->watch_mu);
+    atomic_store_explicit(&self->watch_idle, 0, memory_order_relaxed);
+    pthread_cond_signal(&self->watch_cond);
+    pthread_mutex_unlock(&self->watch_mu);
+}
+
+int tg_watchdog_ensure(CoreObject *self)
+{
+    if (self->has_watchdog) {
+        return 0;
+    }
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&self->watchdog, NULL, watchdog_main, self);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    self->has_watchdog = 1;
+    PyObject *result = PyObject_CallFunction(self->spawn, "s", "interrupt");
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+void tg_watchdog_stop(CoreObject *self)
+{
+    if (!self->has_watchdog) {
+        return;
+    }
+    pthread_mutex_lock(&self->watch_mu);
+    pthread_cond_broadcast(&self->watch_cond);
+    pthread_cond_broadcast(&self->interrupt_cond);
+    pthread_mutex_unlock(&self->watch_mu);
+    if (tg_core_check(self->core) != TG_FORKED) {
+        Py_BEGIN_ALLOW_THREADS
+        pthread_join(self->watchdog, NULL);
+        Py_END_ALLOW_THREADS
+    }
+    self->has_watchdog = 0;
+}
+
+/* Sends the interrupts that are due. With the GIL, so no worker is between its check and its next item. */
+static void interrupt_overdue(CoreObject *self)
+{
+    struct {
+        unsigned long thread_id;
+    } targets[64];
+    int n = 0;
+    pthread_mutex_lock(&self->workers_mu);
+    for (struct tg_worker *worker = self->workers; worker != NULL && n < 64; worker = worker->next) {
+        uint64_t sequence = atomic_load_explicit(&worker->sequence, memory_order_relaxed);
+        if (worker->in_use && atomic_load_explicit(&worker->overdue, memory_order_relaxed) == sequence &&
+            worker->interrupted != sequence && atomic_load_explicit(&worker->start_ns, memory_order_relaxed) != 0 &&
+            !atomic_load_explicit(&worker->inner_active, memory_order_relaxed)) {
+            worker->interrupted = sequence;
+            targets[n++].thread_id = worker->thread_id;
+        }
+    }
+    pthread_mutex_unlock(&self->workers_mu);
+    for (int i = 0; i < n; i++) {
+        PyThreadState_SetAsyncExc(targets[i].thread_id, self->state->item_timeout);
+    }
+}
+
+PyObject *tg_core_interrupt(CoreObject *self)
+{
+    while (!atomic_load_explicit(&self->stopping, memory_order_relaxed)) {
+        Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&self->watch_mu);
+        while (!self->interrupts && !atomic_load_explicit(&self->stopping, memory_order_relaxed)) {
+            pthread_cond_wait(&self->interrupt_cond, &self->watch_mu);
+        }
+        self->interrupts = 0;
+        pthread_mutex_unlock(&self->watch_mu);
+        Py_END_ALLOW_THREADS
+        interrupt_overdue(self);
+    }
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,83 @@
+/* worker.c - the record of one thread that runs items, one nesting level.
+ *
+ * A thread that waits for a run inside an item helps to run other items; then it has a record for each level, and only the
+ * innermost one may be interrupted.
+ *
+ * Records are made once and used again; they live as long as the core object, so that the watchdog may look at any. */
+#include "state.h"
+
+#include <stdlib.h>
+
+struct tg_worker *tg_worker_current(struct tg_module_state *state)
+{
+    return pthread_getspecific(state->worker_key);
+}
+
+struct tg_worker *tg_worker_enter(CoreObject *self)
+{
+    struct tg_worker *outer = tg_worker_current(self->state);
+    pthread_mutex_lock(&self->workers_mu);
+    struct tg_worker *worker = self->workers;
+    while (worker != NULL && worker->in_use) {
+        worker = worker->next;
+    }
+    if (worker == NULL) {
+        worker = calloc(1, sizeof *worker);
+        if (worker == NULL) {
+            pthread_mutex_unlock(&self->workers_mu);
+            PyErr_NoMemory();
+            return NULL;
+        }
+        worker->tag = ++self->next_tag;
+        worker->slot = TG_NO_SLOT;
+        worker->next = self->workers;
+        self->workers = worker;
+    }
+    worker->in_use = 1;
+    worker->thread_id = PyThread_get_thread_ident();
+    pthread_mutex_unlock(&self->workers_mu);
+    if (self->journal != NULL && worker->slot == TG_NO_SLOT &&
+        tg_journal_acquire(self->journal, &worker->slot) != TG_OK) {
+        worker->slot = TG_NO_SLOT; /* all slots are taken: run without */
+    }
+    worker->outer = outer;
+    worker->depth = outer ? outer->depth + 1 : 0;
+    if (outer != NULL) {
+        atomic_store_explicit(&outer->inner_active, 1, memory_order_relaxed);
+    }
+    pthread_setspecific(self->state->worker_key, worker);
+    return worker;
+}
+
+void tg_worker_leave(CoreObject *self, struct tg_worker *worker)
+{
+    atomic_store_explicit(&worker->start_ns, 0, memory_order_relaxed);
+    pthread_setspecific(self->state->worker_key, worker->outer);
+    if (worker->outer != NULL) {
+        atomic_store_explicit(&worker->outer->inner_active, 0, memory_order_relaxed);
+        worker->outer = NULL;
+    }
+    if (self->journal != NULL && worker->slot != TG_NO_SLOT) {
+        tg_journal_release(self->journal, worker->slot);
+        worker->slot = TG_NO_SLOT;
+    }
+    pthread_mutex_lock(&self->workers_mu);
+    worker->in_use = 0;
+    pthread_mutex_unlock(&self->workers_mu);
+}
+
+int tg_worker_any_fresh(CoreObject *self, uint64_t now_ns, uint64_t age_ns, uint64_t *retry_ns)
+{
+    int fresh = 0;
+    pthread_mutex_lock(&self->workers_mu);
+    for (struct tg_worker *worker = self->workers; worker != NULL; worker = worker->next) {
+        uint64_t start = atomic_load_explicit(&worker->start_ns, memory_order_relaxed);
+        if (worker->in_use && start != 0 && start + age_ns > now_ns) {
+            fresh = 1;
+            *retry_ns = start + age_ns;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&self->workers_mu);
+    return fresh;
+}

@@ -1,0 +1,168 @@
+"""From policies to the numbers of the C core: limits, retries and timeouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.errors import ConfigurationError
+from tidegate.executor import _native
+from tidegate.executor.failure import classifier
+from tidegate.model.limit import parse_rate
+from tidegate.model.policy import TaskPolicy
+from tidegate.model.retry import Retry
+
+_JITTER = {"none": 0, "full": 1, "equal": 2, "decorrelated": 3}
+_PERIOD_S = 3600
+
+#: Decides about an attempt that failed; see :func:`tidegate.executor.failure.classifier`.
+Classify = Callable[[BaseException, int, int, bool], tuple[bool, int, "str | None"]]
+
+
+class HostLimit:
+    """A limit of one host. With ``supplied``, its permits come from outside, leased from a cluster-wide limit."""
+
+    __slots__ = ("inside", "keyed", "name", "on_retry_after")
+
+    def __init__(self, name: str, inside: _native.Limit, keyed: bool = False) -> None:
+        self.name = name
+        self.inside = inside
+        self.keyed = keyed
+        #: Called on any thread as ``(limit_name, delay_s)`` when an item failed and was told when to come back.
+        self.on_retry_after: Callable[[str, float], None] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        core: _native.Core,
+        name: str,
+        *,
+        rate_per_s: float | None,
+        burst: int | None,
+        concurrency: int | None,
+        supplied: bool,
+        keyed: bool,
+    ) -> HostLimit:
+        """A limit inside ``core``; ``ConfigurationError`` unless exactly one of rate and concurrency is given."""
+        if (rate_per_s is None) == (concurrency is None):
+            raise ConfigurationError(f"limit {name!r}", remedy="give either rate_per_s or concurrency")
+        if concurrency is not None:
+            inside = core.limit(_native.LIMIT_CONCURRENCY, keyed=keyed, capacity=0 if supplied else concurrency)
+        elif supplied:
+            inside = core.limit(_native.LIMIT_SUPPLIED)
+        else:
+            count, period_ns = rate_numbers(rate_per_s or 0.0)
+            inside = core.limit(_native.LIMIT_RATE, keyed=keyed, count=count, period_ns=period_ns, burst=burst or 1)
+        return cls(name, inside, keyed)
+
+    def set_capacity(self, permits: int) -> None:
+        """Permits of a concurrency limit from now on. Lowering it interrupts nothing."""
+        self.inside.set_capacity(permits)
+
+    def offer(self, start_mono_ns: int, interval_ns: int, count: int, tolerance_ns: int) -> None:
+        """``count`` starts from ``start_mono_ns`` on, one each ``interval_ns``, each good for ``tolerance_ns``."""
+        self.inside.offer(start_mono_ns, interval_ns, count, tolerance_ns)
+
+    def pause_until(self, mono_ns: int) -> None:
+        """Nothing starts under this limit before that time of ``time.monotonic_ns``; 0 ends a pause."""
+        self.inside.pause_until(mono_ns)
+
+    def demand(self) -> int:
+        """Items that wait for this limit now."""
+        return self.inside.demand()
+
+    def in_use(self) -> int:
+        """Permits held now, of a concurrency limit."""
+        return self.inside.stats()["in_use"]
+
+    def used(self) -> int:
+        """Starts admitted ever."""
+        return self.inside.stats()["granted"]
+
+
+def rate_numbers(rate_per_s: float) -> tuple[int, int]:
+    """``(count, period_ns)`` of a rate, exact to a ten-thousandth of its interval.
+
+    >>> rate_numbers(2.0)
+    (1, 500000000)
+    >>> rate_numbers(1 / 7200)
+    (1, 7200000000000)
+    """
+    if not (rate_per_s > 0 and math.isfinite(rate_per_s)):
+        raise ConfigurationError(f"rate {rate_per_s!r} allows nothing", remedy="use a rate above 0")
+    count = 1
+    while count / rate_per_s < 1e-5 and count < 1_000_000:  # short intervals need a longer period to be exact
+        count *= 10
+    return count, max(1, round(count / rate_per_s * 1e9))
+
+
+def rate_limit(core: _native.Core, name: str, policy: TaskPolicy) -> tuple[HostLimit, ...]:
+    """The per-process rate of a policy as a limit of its own, or nothing."""
+    if policy.rate is None:
+        return ()
+    per_s = parse_rate(policy.rate)
+    burst = policy.burst or max(1, int(per_s / 10))
+    limit = HostLimit.create(
+        core, f"{name}.rate", rate_per_s=per_s, burst=burst, concurrency=None, supplied=False, keyed=False
+    )
+    return (limit,)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOptions:
+    """What ``Core.lane`` needs besides function and limits."""
+
+    retry: Retry
+    numbers: dict[str, Any]
+
+    def classify(self, limits: Sequence[HostLimit]) -> Classify:
+        """The decision about failed attempts, which also reports a Retry-After to the lane's limits."""
+
+        def report(delay_s: float) -> None:
+            for limit in limits:
+                callback = limit.on_retry_after
+                if callback is not None:
+                    callback(limit.name, delay_s)
+
+        return classifier(self.retry, report if limits else None)
+
+
+def lane_options(policy: TaskPolicy, *, max_wait_s: float | None, capacity: int, priority: int) -> LaneOptions:
+    """The numbers of a policy, in the core's units."""
+    retry = policy.retry
+    max_wait = policy.max_wait if max_wait_s is None else max_wait_s
+    return LaneOptions(
+        retry,
+        {
+            "concurrency": policy.concurrency,
+            "timeout_ns": _ns(policy.timeout),
+            "hard_ns": _ns(policy.hard_timeout),
+            "max_wait_ns": _ns(max_wait),
+            "capacity": capacity,
+            "max_crashes": policy.max_crashes,
+            "priority": priority,
+            "attempts": min(retry.attempts, 65_535),
+            "base_ns": _ns(retry.base),
+            "factor": retry.factor,
+            "cap_ns": max(1, _ns(retry.cap)),
+            "jitter": _JITTER[retry.jitter],
+            "deadline_ns": _ns(retry.deadline),
+            "retry_timeouts": _retries_timeouts(retry),
+            "budget": retry.budget or 0.0,
+            "budget_floor": retry.budget_floor if retry.budget is not None else 0.0,
+        },
+    )
+
+
+def _retries_timeouts(retry: Retry) -> bool:
+    try:
+        return retry.wants(_native.ItemTimeout())
+    except Exception:  # noqa: BLE001 - a predicate that fails answers nothing
+        return False
+
+
+def _ns(seconds: float | None) -> int:
+    """Nanoseconds, at most a year; 0 for none."""
+    return 0 if seconds is None else round(min(seconds, 31_557_600.0) * 1e9)

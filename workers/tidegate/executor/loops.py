@@ -1,0 +1,97 @@
+"""LoopThread: an event loop on a thread of its own, for coroutine items of callers that have no loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from tidegate.executor import _native
+from tidegate.executor.kinds import as_coroutine
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's when it is installed, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+class LoopThread:
+    """Runs a loop and a pump of ``core`` on it until :meth:`close`."""
+
+    def __init__(self, core: _native.Core, name: str, index: int = 0) -> None:
+        self._core = core
+        self._index = index
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.pump: _native.Pump | None = None
+        self.thread = threading.Thread(target=self._main, name=f"{name}-loop", daemon=True)
+        self.thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _main(self) -> None:
+        loop = new_loop()
+        asyncio.set_event_loop(loop)
+        loop.call_soon(self._begin, loop)
+        try:
+            loop.run_forever()
+        finally:
+            self._ready.set()
+            try:
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            finally:
+                asyncio.set_event_loop(None)
+                loop.close()
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self.pump = _native.Pump(self._core, loop, as_coroutine, self._index)
+            self.loop = loop
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits in __init__
+            self._error = error
+            loop.stop()
+        self._ready.set()
+
+    def close(self, timeout_s: float) -> bool:
+        """Cancel what runs, wait for it, end the loop. False: a coroutine would not end in time and was abandoned."""
+        loop, pump = self.loop, self.pump
+        if loop is None or pump is None or loop.is_closed():
+            return True
+        if not _call(loop, lambda: _quiesce(loop, pump, timeout_s)):
+            return False
+        self.thread.join(timeout_s + 1.0)
+        self.pump = None
+        return not self.thread.is_alive()
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:  # the loop was closed meanwhile
+        return False
+    return True
+
+
+def _quiesce(loop: asyncio.AbstractEventLoop, pump: _native.Pump, timeout_s: float) -> None:
+    """Runs on the loop: cancels, looks every few milliseconds whether all ended, then stops."""
+    pump.quiesce()
+    deadline = loop.time() + timeout_s
+
+    def look() -> None:
+        if pump.flights and loop.time() < deadline:
+            loop.call_later(0.002, look)
+            return
+        pump.close()
+        leftovers = [task for task in asyncio.all_tasks(loop) if not task.done()]
+        for task in leftovers:
+            task.cancel()
+        loop.call_soon(loop.stop) if not leftovers else loop.call_later(0.01, loop.stop)
+
+    look()
