@@ -53,11 +53,11 @@ class Desk:
         self.tickets[job_id] += appended.tickets
         return appended
 
-    def try_claim(self, job_id: str, claimer: str = "w1/0", *, ticket: int | None = None, nonce: str = "") -> Lease | Nothing:
+    def try_claim(
+        self, job_id: str, claimer: str = "w1/0", *, ticket: int | None = None, nonce: str = ""
+    ) -> Lease | Nothing:
         chosen = self.ticket(job_id) if ticket is None else ticket
-        return self.ledger.claim(
-            job_id, ticket=chosen, claimer=claimer, nonce=nonce or self.nonce(), lease_ms=LEASE_MS
-        )
+        return self.ledger.claim(job_id, ticket=chosen, claimer=claimer, nonce=nonce or self.nonce(), lease_ms=LEASE_MS)
 
     def ticket(self, job_id: str) -> int:
         """A ticket of the job's window, or the first that it ever had."""
@@ -100,8 +100,12 @@ class Desk:
 
 def whole(lease: Lease, **outcomes: int) -> Settlement:
     """A settlement of every item of a batch; succeeded unless said otherwise."""
-    counts: Mapping[Outcome, int] = {Outcome(name): n for name, n in outcomes.items()} or {Outcome.SUCCEEDED: lease.items}
-    return Settlement(settled=lease.items, outcomes=counts, executions=lease.items, results=b"results of %d" % lease.batch)
+    counts: Mapping[Outcome, int] = {Outcome(name): n for name, n in outcomes.items()} or {
+        Outcome.SUCCEEDED: lease.items
+    }
+    return Settlement(
+        settled=lease.items, outcomes=counts, executions=lease.items, results=b"results of %d" % lease.batch
+    )
 
 
 def part(lease: Lease, positions: Sequence[int], **options: Any) -> Settlement:
@@ -111,9 +115,7 @@ def part(lease: Lease, positions: Sequence[int], **options: Any) -> Settlement:
         bits[position // 8] |= 1 << position % 8
     count = len(positions)
     options.setdefault("executions", count)
-    return Settlement(
-        settled=count, bits=bytes(bits) if count else b"", outcomes={Outcome.SUCCEEDED: count}, **options
-    )
+    return Settlement(settled=count, bits=bytes(bits) if count else b"", outcomes={Outcome.SUCCEEDED: count}, **options)
 
 
 @pytest.fixture

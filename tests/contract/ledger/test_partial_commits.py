@@ -11,7 +11,7 @@ from tidegate.model.outcome import JobState, Outcome
 def test_parts_of_a_batch_are_counted_as_they_come_and_the_last_ends_it(desk, settle):
     job_id = desk.job(sizes=(20,))
     lease = desk.claim(job_id)
-    assert not desk.commit(lease, settle.part(lease, range(0, 7))).batch_done
+    assert not desk.commit(lease, settle.part(lease, range(7))).batch_done
     assert desk.ledger.progress(job_id).done == 7
     assert not desk.commit(lease, settle.part(lease, [19, 12])).batch_done
     last = desk.commit(lease, settle.part(lease, [*range(7, 12), *range(13, 19)]))
@@ -22,9 +22,9 @@ def test_parts_of_a_batch_are_counted_as_they_come_and_the_last_ends_it(desk, se
 def test_an_item_is_never_settled_twice(desk, settle):
     job_id = desk.job(sizes=(20,))
     lease = desk.claim(job_id)
-    desk.commit(lease, settle.part(lease, range(0, 7)))
+    desk.commit(lease, settle.part(lease, range(7)))
     before = desk.without_counts_of_refusals(job_id)
-    for positions in ([6], [0, 19], range(0, 20)):
+    for positions in ([6], [0, 19], range(20)):
         assert desk.try_commit(lease, settle.part(lease, positions)) == Refused("overlap")
     assert desk.try_commit(lease, settle.whole(lease)) == Refused("overlap")
     assert desk.without_counts_of_refusals(job_id) == before
@@ -35,9 +35,7 @@ def test_a_batch_handed_back_resumes_from_its_bitmap_with_its_attempts_and_crash
     job_id = desk.job(sizes=(10, 3))
     lease = desk.claim(job_id)
     attempts, crashes = bytes(range(10)), bytes([0, 2] * 5)
-    answer = desk.commit(
-        lease, settle.part(lease, [0, 9], hand_back=True, attempts=attempts, crashes=crashes)
-    )
+    answer = desk.commit(lease, settle.part(lease, [0, 9], hand_back=True, attempts=attempts, crashes=crashes))
     assert not answer.batch_done
     again = desk.claim(job_id, "w2/0")
     assert (again.batch, again.done_bits, again.attempts, again.crashes) == (0, b"\x01\x02", attempts, crashes)

@@ -92,7 +92,7 @@ def test_the_newest_jobs_come_first_and_jobs_that_are_gone_are_left_out(desk):
     for _ in range(6):
         jobs.append(desk.job())
         desk.skew(10)
-    desk.client.unlink(*desk.client.keys("tg:{%s}:*" % jobs[4]))
+    desk.client.unlink(*desk.client.keys(f"tg:{{{jobs[4]}}}:*"))
     assert [progress.job_id for progress in desk.ledger.jobs(limit=3)] == [jobs[5], jobs[3], jobs[2]]
     assert len(desk.ledger.jobs()) == 5
 

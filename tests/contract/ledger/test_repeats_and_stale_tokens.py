@@ -89,7 +89,9 @@ def _commit_and_claim(desk):
 
 def _commit_part(desk):
     job_id, lease = _holding(desk)
-    some = Settlement(settled=1, bits=b"\x02\x00", outcomes={Outcome.SUCCEEDED: 1}, executions=1, stats={"running:1": 1})
+    some = Settlement(
+        settled=1, bits=b"\x02\x00", outcomes={Outcome.SUCCEEDED: 1}, executions=1, stats={"running:1": 1}
+    )
     return job_id, lambda: desk.ledger.commit(lease, some, nonce="abc", lease_ms=LEASE_MS)
 
 
@@ -263,9 +265,9 @@ def test_a_stale_token_writes_nothing_and_is_counted(desk, settle, make):
 def test_a_token_is_not_reused_after_the_server_went_back_in_time(desk, settle):
     """Roll every key of the job back to before a claim; the integer is granted again, the token is not."""
     job_id = desk.job(sizes=(4, 4))
-    keys = {key: desk.client.dump(key) for key in desk.client.keys("tg:{%s}:*" % job_id)}
+    keys = {key: desk.client.dump(key) for key in desk.client.keys(f"tg:{{{job_id}}}:*")}
     lost = desk.claim(job_id, "a")
-    desk.client.delete(*desk.client.keys("tg:{%s}:*" % job_id))
+    desk.client.delete(*desk.client.keys(f"tg:{{{job_id}}}:*"))
     for key, value in keys.items():
         desk.client.restore(key, 0, value)
     regranted = desk.claim(job_id, "b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tidegate.errors import ConfigurationError, JobEnded, JobNotFound, SubmissionConflict
+from tidegate.ledger import keys
 from tidegate.model.job import BatchPayload, JobSpec, Origin, new_job_id
 from tidegate.model.outcome import JobState
 
@@ -42,7 +43,7 @@ def test_another_task_under_the_same_id_is_a_conflict_and_changes_nothing(desk):
 def test_an_id_that_could_break_a_key_is_refused_before_anything_is_written(desk, job_id):
     with pytest.raises(ConfigurationError, match="job id"):
         desk.ledger.open(JobSpec(job_id=job_id, task="t"))
-    assert not [key for key in desk.client.keys() if b"incarnation" not in key]
+    assert set(desk.client.keys()) <= {keys.INCARNATION}
 
 
 def test_items_are_numbered_through_all_batches(desk):

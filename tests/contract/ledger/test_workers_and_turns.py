@@ -27,7 +27,7 @@ def test_a_worker_that_leaves_is_forgotten_at_once(desk):
     assert slots(desk, "b", 2) == 2
     desk.ledger.leave("b")
     desk.ledger.leave("never seen")
-    assert not [key for key in desk.client.keys("tg:{@}:*")]
+    assert desk.client.keys("tg:{@}:*") == []
 
 
 def test_a_worker_says_what_it_is(desk):

@@ -58,7 +58,7 @@ def safe_url(url: str) -> str:
     'redis://me:***@host:6379/0'
     """
     return re.sub(
-        r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", re.sub(r"([?&](?:\w*password|username)=)[^&]*", r"\1***", url)
+        r"(?<=://)([^/:@]*):[^/]*@", r"\1:***@", re.sub(r"([?&](?:\w*password|username)=)[^&]*", r"\1***", url)
     )
 
 
@@ -115,9 +115,12 @@ def _by_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
     addresses = [(host.rpartition(":")[0] or host, int(host.rpartition(":")[2] or 26379)) for host in hosts.split(",")]
     login = {"username": unquote(user) or None, "password": unquote(password) or None, "db": int(db or 0)}
     make: Any = Sentinel  # redis-py's own annotations leave these two out
-    client: redis.Redis = make(addresses, socket_timeout=options["socket_connect_timeout"]).master_for(
-        service, **options, **login
-    )
+    asking = {
+        "socket_timeout": options["socket_connect_timeout"],
+        "socket_connect_timeout": options["socket_connect_timeout"],
+        "retry": Retry(NoBackoff(), 0),
+    }
+    client: redis.Redis = make(addresses, sentinel_kwargs=asking).master_for(service, **options, **login)
     return client
 
 

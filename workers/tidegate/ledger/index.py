@@ -15,47 +15,35 @@ import redis
 from tidegate.ledger import keys
 from tidegate.ledger.calls import Caller
 
+#: A job that was announced and then not opened is taken out of the index after so long.
+_FIRST_LOOK_MS = 3_600_000
+
 
 class JobIndex:
     """The index of jobs. Scores are the server's milliseconds."""
+
+    _KEYS = (keys.EXPIRING, keys.JOBS, keys.ACTIVE)
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     def opening(self, job_id: str) -> None:
         """Note a job before it exists, so that nothing of it can be left behind."""
-
-        def send(client: redis.Redis) -> Any:
-            now = _now(client, self._caller.skew_ms)
-            pipe = client.pipeline(transaction=False)
-            pipe.zadd(keys.EXPIRING, {job_id: now + keys.IDLE_MS})
-            pipe.zadd(keys.JOBS, {job_id: now}, nx=True)
-            pipe.zadd(keys.ACTIVE, {job_id: 0}, nx=True)
-            return pipe.execute()
-
-        self._caller.command("index", send)
+        self._caller.script("announce", self._KEYS, self._caller.skew_ms, job_id, _FIRST_LOOK_MS)
 
     def opened(self, job_id: str) -> None:
         """Put the job back among the active ones if a sweeper found it missing just before it was created."""
-        self._caller.command("index", lambda client: client.zadd(keys.ACTIVE, {job_id: 0}, nx=True))
+        self._note(job_id, "opened")
 
     def ended(self, job_id: str, ttl_ms: int) -> None:
         """Look at the job again when its time to live is over; sweep it no more."""
-        self._look_again(job_id, ttl_ms)
-        self.inactive(job_id)
+        self._note(job_id, "ended", ttl_ms)
 
-    def _look_again(self, job_id: str, in_ms: int) -> None:
-        def send(client: redis.Redis) -> Any:
-            when = _now(client, self._caller.skew_ms) + max(0, in_ms) + 1
-            return client.zadd(keys.EXPIRING, {job_id: when}, xx=True)
-
-        self._caller.command("index", send)
-
-    def swept(self, job_id: str, now_ms: int) -> None:
-        self._caller.command("index", lambda client: client.zadd(keys.ACTIVE, {job_id: now_ms}, xx=True))
+    def swept(self, job_id: str) -> None:
+        self._note(job_id, "swept")
 
     def inactive(self, job_id: str) -> None:
-        self._caller.command("index", lambda client: client.zrem(keys.ACTIVE, job_id))
+        self._note(job_id, "inactive")
 
     def active(self, limit: int) -> list[str]:
         return self._ids(lambda client: client.zrange(keys.ACTIVE, 0, limit - 1))
@@ -75,13 +63,16 @@ class JobIndex:
             job_id = name.decode()
             ttl_ms = int(self._caller.job("remains", job_id))
             if ttl_ms < 0:
-                gone += int(self._caller.script("forget", (keys.EXPIRING, keys.JOBS, keys.ACTIVE), job_id, repr(score)))
+                gone += int(self._caller.script("forget", self._KEYS, job_id, repr(score)))
             else:
-                self._look_again(job_id, ttl_ms)
+                self._note(job_id, "look", ttl_ms)
         return gone
 
     def take_turn(self, sweeper: str, turn_ms: int) -> bool:
         return bool(self._caller.script("sweep_turn", (keys.TURN,), sweeper, max(1, turn_ms)))
+
+    def _note(self, job_id: str, what: str, in_ms: int = 0) -> None:
+        self._caller.script("index", self._KEYS, self._caller.skew_ms, job_id, what, max(0, in_ms) + 1)
 
     def _ids(self, send: Any) -> list[str]:
         return [name.decode() for name in self._caller.command("index", send)]

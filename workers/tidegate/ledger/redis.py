@@ -244,11 +244,11 @@ class RedisLedger:
         if reply[0] == b"GONE":
             self._index.inactive(job_id)
             return Swept(job_id=job_id, queue="", gone=True)
-        queue, expired, due, tickets, ended, now_ms, ttl_ms = reply[1:]
+        queue, expired, due, tickets, ended, ttl_ms = reply[1:]
         if ended:
             self._index.ended(job_id, ttl_ms)
         else:
-            self._index.swept(job_id, now_ms)
+            self._index.swept(job_id)
         return Swept(
             job_id=job_id,
             queue=queue.decode(),
@@ -389,7 +389,7 @@ class RedisLedger:
         """A job ended: it is in the index of those to expire, not of those to sweep."""
         reply = self._caller.job("sweep", job_id, _nonce(), 0, 0, 0)
         if reply[0] == b"OK" and reply[5]:
-            self._index.ended(job_id, reply[7])
+            self._index.ended(job_id, reply[6])
 
     def _live_slots(self) -> int:
         """Slots of the cluster, at most a second old; 0 when no worker has said so yet."""

@@ -32,6 +32,8 @@ OPERATIONS = (
     "forget",
     "sweep_turn",
     "remains",
+    "announce",
+    "index",
 )
 
 

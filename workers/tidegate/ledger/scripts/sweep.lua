@@ -2,7 +2,7 @@
 --[[ sweep: make expired leases and due delayed batches ready; replace tickets that got lost; go on with a cancellation.
 KEYS  1 meta
 ARGV  1 clock skew  2 nonce  3 live slots of the cluster  4 stall ms  5 limit of each kind of work
-Returns {'OK', queue, expired leases, due batches, {tickets}, ended (0/1), now, ms to live if ended} | {'GONE'}
+Returns {'OK', queue, expired leases, due batches, {tickets}, ended (0/1), ms to live if ended} | {'GONE'}
 Invariants: a lease is taken only after its deadline by this server's clock; deadlines further away than any lease ever
       granted (the clock went back) are brought back first; no outcome changes except by cancellation; work is bounded.
 ]]
@@ -14,11 +14,11 @@ Invariants: a lease is taken only after its deadline by this server's clock; dea
 
 if not load_job() then return { 'GONE' } end
 local queue = call('HGET', META, 'queue')
-if ended() then return { 'OK', queue, 0, 0, {}, 1, NOW, call('PTTL', META) } end
+if ended() then return { 'OK', queue, 0, 0, {}, 1, call('PTTL', META) } end
 local seen = recall('op:sweep', ARGV[2])
 if seen then
   local expired, due = string.match(seen.flags, '^(%d+),(%d+)$')
-  return { 'OK', queue, tonumber(expired), tonumber(due), seen.tickets, 0, NOW, 0 }
+  return { 'OK', queue, tonumber(expired), tonumber(due), seen.tickets, 0, 0 }
 end
 local slots, stall_ms, limit = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -75,4 +75,4 @@ if call('HLEN', SEEN) > 1000 then
 end
 remember('op:sweep', ARGV[2], #expired .. ',' .. #due, '', tickets)
 local ends = save_job()
-return { 'OK', queue, #expired, #due, tickets, ends and 1 or 0, NOW, ends and num('ttl_ms') or 0 }
+return { 'OK', queue, #expired, #due, tickets, ends and 1 or 0, ends and num('ttl_ms') or 0 }
