@@ -222,7 +222,7 @@ uint32_t tg__lane_run_length(struct tg_lane *lane, uint64_t now_ns)
     if (lane->one_by_one) {
         return 1;
     }
-    uint64_t length = lane->kind == TG_KIND_COROUTINE ? FIRST_COROUTINES : 1;
+    uint64_t length = TG_KIND_IS_COROUTINE(lane->kind) ? FIRST_COROUTINES : 1;
     if (lane->mean_run_ns != 0) {
         length = lane->run_target_ns / lane->mean_run_ns;
     }

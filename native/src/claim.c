@@ -150,7 +150,7 @@ tg_status tg_core_finish_claim(struct tg_core *core, struct tg_run *finished, un
     *n_decided = 0;
     *due_ns = TG_NEVER;
     /* Elements of C calls are run by the pool alone. */
-    kinds &= TG_KIND_SYNC | TG_KIND_COROUTINE;
+    kinds &= TG__ALL_KINDS & ~(unsigned)TG_KIND_C;
     tg_status status = tg__lock(core);
     if (status != TG_OK) {
         return status;
@@ -186,7 +186,7 @@ tg_status tg_core_next(struct tg_core *core, unsigned kinds, uint64_t now_ns, st
 {
     *n = 0;
     *due_ns = TG_NEVER;
-    kinds &= TG_KIND_SYNC | TG_KIND_COROUTINE;
+    kinds &= TG__ALL_KINDS & ~(unsigned)TG_KIND_C;
     tg_status status = tg__lock(core);
     if (status != TG_OK) {
         return status;

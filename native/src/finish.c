@@ -149,7 +149,7 @@ tg_status tg_core_complete(struct tg_core *core, struct tg_item *const *items, s
             continue;
         }
         tg__list_remove(&item->link);
-        if (lane->kind != TG_KIND_COROUTINE) {
+        if (!TG_KIND_IS_COROUTINE(lane->kind)) {
             /* A coroutine's time is mostly suspended; what it holds the thread for is not known here. */
             tg__learn(lane, item->running_ns - item->due_ns, 1);
         }

@@ -19,8 +19,8 @@
 
 #define tg__container(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
 #define tg__kind_index(kind) ((unsigned)__builtin_ctz((unsigned)(kind)))
-#define TG__KINDS 3
-#define TG__ALL_KINDS 7u
+#define TG__KINDS TG_KINDS
+#define TG__ALL_KINDS ((1u << TG_KINDS) - 1)
 
 /* ---- circular lists ---- */
 

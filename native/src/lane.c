@@ -3,7 +3,8 @@
 
 static bool options_valid(const struct tg_lane_options *options)
 {
-    bool one_kind = options->kind == TG_KIND_SYNC || options->kind == TG_KIND_COROUTINE || options->kind == TG_KIND_C;
+    unsigned kind = (unsigned)options->kind;
+    bool one_kind = kind != 0 && (kind & (kind - 1)) == 0 && kind <= TG__ALL_KINDS;
     return one_kind && options->priority < TG_PRIORITIES && options->run_max <= TG_RUN_MAX &&
            options->timeout_ns <= UINT64_MAX / 4 && tg__retry_valid(&options->retry);
 }

@@ -18,7 +18,11 @@ enum tg_kind {
     TG_KIND_SYNC = 1,       /* threads that call a function */
     TG_KIND_COROUTINE = 2,  /* an event loop's driver */
     TG_KIND_C = 4,          /* the C function pool */
+    /* Further single bits below 1 << TG_KINDS are coroutine kinds too: one for each event loop that shares the core. */
 };
+#define TG_KINDS 16
+/* Whether the items of a kind are coroutines. */
+#define TG_KIND_IS_COROUTINE(kind) (((unsigned)(kind) & ~(unsigned)(TG_KIND_SYNC | TG_KIND_C)) != 0)
 
 enum tg_jitter {
     TG_JITTER_NONE = 0,         /* delay = d,  d = min(cap, base * factor^(attempt - 1)) */
