@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import redis
 
@@ -104,24 +105,57 @@ class Recorder:
                 self._lock.notify()
 
 
+def start_recorder(limit: Limit, log: Log, options: dict[str, Any]) -> Recorder:
+    host = Recorder(log, demand=options.get("demand", 1000), work_s=options.get("work_s", 0.0))
+    use, threads = (host.use_slots, 1) if limit.rate is not None else (host.use_permits, options.get("threads", 4))
+    for _ in range(threads):
+        threading.Thread(target=use, daemon=True).start()
+    return host
+
+
+def start_host(limit: Limit, log: Log, options: dict[str, Any]) -> Any:
+    """The real executor, with more items than the test will see run."""
+    from tidegate.executor.host import Host
+    from tidegate.model.policy import TaskPolicy
+
+    work_s = options.get("work_s", 0.0)
+
+    def item(number: int) -> None:
+        log.write(BEGAN, time.monotonic_ns())
+        if work_s:
+            time.sleep(random.uniform(0, 2 * work_s))
+        log.write(ENDED, time.monotonic_ns())
+
+    host = Host()
+    inside = host.limit(
+        limit.name,
+        rate_per_s=limit.rate_per_s,
+        burst=limit.burst_permits if limit.rate is not None else None,
+        concurrency=limit.concurrency,
+        supplied=True,
+    )
+    lane = host.lane("item", item, TaskPolicy(concurrency=options.get("threads", 4)), limits=[inside])
+    KEPT.append((host, lane.start(list(range(100_000)))))
+    return inside
+
+
+KEPT: list[Any] = []  # the host lives as long as somebody holds it
+
+
 def main() -> None:
     url, path, limit_text, options_text = sys.argv[1:]
     limit, options = Limit(**json.loads(limit_text)), json.loads(options_text)
     log = Log(path)
-    host = Recorder(log, demand=options.get("demand", 1000), work_s=options.get("work_s", 0.0))
+    host = (start_host if options.get("engine") == "host" else start_recorder)(limit, log, options)
     client = redis.Redis.from_url(url)
     agent = LimitAgent(client, {limit.name: (limit, host)}, f"user-{os.getpid()}", lease_s=options.get("lease_s", 8.0))
-    if limit.rate is not None:
-        threading.Thread(target=host.use_slots, daemon=True).start()
-    else:
-        for _ in range(options.get("threads", 4)):
-            threading.Thread(target=host.use_permits, daemon=True).start()
     agent.start()
     for line in sys.stdin:
         if line.startswith("retry-after") and host.on_retry_after:
             host.on_retry_after(limit.name, float(line.split()[1]))
             print("told", flush=True)
     agent.stop()
+    os._exit(0)  # items that still wait are not run to their end
 
 
 main()

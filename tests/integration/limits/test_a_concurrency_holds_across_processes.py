@@ -21,10 +21,11 @@ def peak(users: Any) -> int:
     return most
 
 
+@pytest.mark.parametrize("engine", ["recorder", "host"])
 @pytest.mark.parametrize("permits", [1, 2, 6])
-def test_no_instant_sees_more_in_use_than_the_limit(users: Any, permits: int) -> None:
+def test_no_instant_sees_more_in_use_than_the_limit(users: Any, permits: int, engine: str) -> None:
     limit = {"name": "few", "concurrency": permits}
-    crowd = [users.start(limit, work_s=0.01) for _ in range(3)]
+    crowd = [users.start(limit, work_s=0.01, engine=engine) for _ in range(3)]
     users.wait_until(lambda: all(len(user.began()) >= 20 for user in crowd), "twenty uses by each")
     assert all(user.stop() == 0 for user in crowd)
     assert peak(users) == permits

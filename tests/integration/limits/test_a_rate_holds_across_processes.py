@@ -115,3 +115,16 @@ def test_newer_code_with_another_rate_changes_it_for_all(users: Any) -> None:
     seen, since = len(old.began()), old.began()[-1]
     users.wait_until(lambda: len(old.began()) > seen + 200, "uses of the old process by the new rate")
     assert 200 / ((old.began()[-1] - since) / 1e9) > 30
+
+
+def test_the_executor_keeps_to_the_slots_it_is_given(users: Any) -> None:
+    """An item notes its own start, which is a little after the executor's; so a window may look a little fuller."""
+    limit = {"name": "real", "rate": 200, "burst": 20}
+    crowd = [users.start(limit, engine="host") for _ in range(2)]
+    users.wait_until(lambda: all(len(user.began()) > 100 for user in crowd), "a hundred starts by each")
+    times = users.began()
+    late_s = 0.05
+    assert worst_excess(times, 200, 20) <= 200 * late_s
+    # Over all of it the lateness does not matter: as many starts as the rate allows, and not far fewer.
+    span_s = (times[-1] - times[0]) / 1e9
+    assert 0.3 * 200 * span_s < len(times) <= 200 * (span_s + late_s) + 20

@@ -167,6 +167,11 @@ class LimitAgent:
                 log.warning("limits: the server does not answer, nothing is granted until it does: %s", error)
                 self._warned = True
             return False
+        except Exception:
+            # A mistake in one limit must not take the supply of the others, nor the renewal of what they hold.
+            log.exception("limit %r: nothing is granted for a second", keeper.limit.name)
+            keeper.due_ns = time.monotonic_ns() + 1000 * MS
+            return False
         if self._warned and self._store.answers > answers:
             log.warning("limits: the server answers again")
             self._warned, self._backoff_ns = False, _FIRST_BACKOFF_NS
