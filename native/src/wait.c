@@ -39,6 +39,12 @@ static bool has_work(const struct tg_core *core, unsigned kinds, bool work_only)
     return !work_only && (!tg__list_empty(&core->settled) || !tg__list_empty(&core->done_groups));
 }
 
+static bool has_signals(const struct tg_core *core)
+{
+    return core->to_broadcast || (core->to_signal_groups && core->waiting_groups != 0) ||
+           (core->to_wake != 0 && core->wake != NULL);
+}
+
 /* How long until a timer fires or a run may be stuck, on the core's clock; a manual clock is asked again now and then. */
 static uint64_t nap(struct tg_core *core, unsigned kinds, bool watch)
 {
@@ -58,6 +64,15 @@ tg_status tg__wait_locked(struct tg_core *core, unsigned kinds, uint64_t until_n
     pthread_cond_t *cond = &core->conds[tg__kind_index(kinds)];
     uint64_t wakes = core->wakes;
     while (!has_work(core, kinds, work_only)) {
+        if (has_signals(core)) {
+            /* What this thread changed before must be told before it sleeps: sleeping does not go through tg__unlock. */
+            tg__unlock(core);
+            tg__lock(core);
+            if (core->wakes != wakes) {
+                return TG_OK;
+            }
+            continue;
+        }
         if (core->closed && core->slabs.live == 0 && core->n_calls == 0) {
             return TG_CLOSED;
         }
