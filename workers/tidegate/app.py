@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -93,6 +95,8 @@ class Tidegate:
         self._url = ""
         self._ledger: Ledger | None = None
         self._ledger_pid = 0
+        self._ends_with_map = False
+        self._redirected = False
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -109,7 +113,7 @@ class Tidegate:
     @property
     def broker_url(self) -> str:
         """Address of the broker that carries the tickets."""
-        configured = self.settings.broker_url
+        configured = None if self._redirected else self.settings.broker_url
         return configured.get_secret_value() if configured else self.url
 
     @property
@@ -141,6 +145,30 @@ class Tidegate:
         if self._celery is not None and self._given_celery is None:
             self._celery.close()
             self._celery = None
+
+    @contextlib.contextmanager
+    def connected_to(self, url: str, *, ends_with_map: bool = False) -> Iterator[None]:
+        """Use the server at ``url`` within, for the ledger and the tickets. ``ends_with_map``: ``map`` waits for its job."""
+        before = self._url, self._celery, self._given_celery, self._ends_with_map, self._redirected
+        self.close()
+        self._url, self._celery, self._given_celery, self._ends_with_map, self._redirected = (
+            url,
+            None,
+            None,
+            ends_with_map,
+            True,
+        )
+        try:
+            yield
+        finally:
+            self.close()
+            self._url, self._celery, self._given_celery, self._ends_with_map, self._redirected = before
+
+    def inline(self, url: str | None = None) -> AbstractContextManager[Tidegate]:
+        """For tests: within, jobs are run by this process before ``map`` returns. See ``tidegate.testing.inline``."""
+        from tidegate.testing.inline import inline
+
+        return inline(self, url)
 
     # -- tasks and jobs ----------------------------------------------------------------------------------------
     @overload
@@ -182,9 +210,9 @@ class Tidegate:
     # -- for task.py and job.py --------------------------------------------------------------------------------
     def origin(self) -> Origin:
         """Where this is called from: the line in the app, and the job whose item is being run here, if any."""
-        executor = sys.modules.get("tidegate.executor")  # not loaded: then nothing is being run in this process either
-        item = executor.current_item() if executor is not None and hasattr(executor, "current_item") else None
-        return capture(str(getattr(item, "job_id", "") or ""))
+        current = sys.modules.get("tidegate.executor.current")  # not loaded: then nothing runs in this process either
+        item = current.current_item() if current is not None else None
+        return capture((item.job_id or "") if item is not None else "")
 
     def submission(
         self, task: Task[..., Any, Any], shape: Shape, total: int | None, options: MapOptions, origin: Origin
@@ -222,7 +250,14 @@ class Tidegate:
         )
         again, exists = with_fixed_split(self.ledger(), again, spec.batch_size or None, _USUAL_BATCH)
         submission = self._submit(again, again.batch_size, None, exists=exists)
-        return Job(self, drive(submission, items))
+        return self.submitted(drive(submission, items))
+
+    def submitted(self, job_id: str) -> Job[Any]:
+        """The job that was just submitted; in inline mode it has ended."""
+        job: Job[Any] = Job(self, job_id)
+        if self._ends_with_map:
+            job.wait()
+        return job
 
     def send_tickets(self, queue: str, job_id: str, numbers: Sequence[int]) -> None:
         """Put tickets of a job into its queue. Never raises: a sweeper replaces what did not arrive."""

@@ -119,18 +119,13 @@ class Task(Generic[P, R, V]):
 
     def _map(self, items: Any, shape: Shape, options: MapOptions, origin: Origin) -> Job[V]:
         submission = self.gate.submission(self, shape, known_length(items), options, origin)
-        return self._job(drive(submission, items))
+        return self.gate.submitted(drive(submission, items))
 
     async def _amap(self, items: Any, shape: Shape, options: MapOptions, origin: Origin) -> Job[V]:
         # The origin came from the plain function above: here the caller may already be the event loop.
         total = known_length(items)
         submission = await asyncio.to_thread(self.gate.submission, self, shape, total, options, origin)
-        return self._job(await adrive(submission, items))
-
-    def _job(self, job_id: str) -> Job[V]:
-        from tidegate.job import Job
-
-        return Job(self.gate, job_id)
+        return await asyncio.to_thread(self.gate.submitted, await adrive(submission, items))
 
 
 def from_celery(gate: Tidegate, celery_task: Any) -> Task[Any, Any, Any]:

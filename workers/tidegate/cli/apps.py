@@ -13,6 +13,7 @@ from typing import Any
 from tidegate.app import Tidegate
 from tidegate.errors import AppNotFound, TaskNotFound
 from tidegate.task import Task
+from tidegate.worker.seam import load_app
 
 
 def import_module(name: str) -> ModuleType:
@@ -40,6 +41,17 @@ def import_module(name: str) -> ModuleType:
             f"{name!r} cannot be imported: {type(error).__name__}: {error} ({where})",
             remedy="correct it, or run again with --traceback",
         ) from error
+
+
+def load_gate(reference: str) -> Tidegate:
+    """The app that ``MODULE:NAME`` names, or ``MODULE`` when it holds exactly one; ``AppNotFound`` says what is wrong."""
+    import_module(reference.partition(":")[0])
+    gate = load_app(reference)
+    if not isinstance(gate, Tidegate):
+        raise AppNotFound(
+            f"{reference!r} is a {type(gate).__name__}", remedy="name the variable that holds Tidegate(...)"
+        )
+    return gate
 
 
 def load_task(reference: str) -> Task[..., Any, Any]:
