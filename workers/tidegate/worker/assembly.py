@@ -8,7 +8,6 @@ import secrets
 import socket
 import threading
 from argparse import Namespace
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from tidegate.worker import celery_app
 from tidegate.worker.batch import Bench, TicketRunner
 from tidegate.worker.commits import Committer
 from tidegate.worker.consumer import TicketConsumer
+from tidegate.worker.facts import JobFacts
 from tidegate.worker.gate import Gate
 from tidegate.worker.held import HeldFile, Stage
 from tidegate.worker.lanes import Lanes
@@ -69,38 +69,53 @@ class Assembly:
         self.host = Host(journal=arguments.journal, name=self.name)
         self.lanes = Lanes(self.host, app.tasks, self.agent)
         self._senders: dict[str, TicketSender] = {}
-        self.packer = Packer(settings.max_item_bytes, settings.max_batch_bytes, _Keeps(self.ledger))
+        self.packer = Packer(settings.max_item_bytes, settings.max_batch_bytes, JobFacts(self.ledger))
         self.committer = Committer(
-            self.ledger, self.packer, self.patience, self.gate, round(settings.lease_s * 1000), self.send_tickets
+            ledger=self.ledger,
+            packer=self.packer,
+            patience=self.patience,
+            gate=self.gate,
+            lease_ms=round(settings.lease_s * 1000),
+            send_tickets=self.send_tickets,
         )
         self.runner = TicketRunner(self._bench())
-        limit = memory_limit(settings.memory_limit_bytes, settings.processes)
         self.memory = MemoryGuard(
-            self.gate, limit, settings.memory_soft, settings.memory_hard, lambda: bool(self.keeper.works()), replace
+            gate=self.gate,
+            limit=memory_limit(settings.memory_limit_bytes, settings.processes),
+            soft=settings.memory_soft,
+            hard=settings.memory_hard,
+            busy=lambda: bool(self.keeper.works()),
+            replace=replace,
         )
         self.publisher = TelemetryPublisher(
-            TelemetryWriter(self._side_client, settings.telemetry_keep),
-            self.worker,
-            self.queues,
-            self.slots,
-            self.lanes.made(),
-            self.memory,
-            self.host.snapshot,
+            writer=TelemetryWriter(self._side_client, settings.telemetry_keep),
+            worker=self.worker,
+            queues=self.queues,
+            slots=self.slots,
+            lanes=self.lanes.made(),
+            memory=self.memory,
+            snapshot=self.host.snapshot,
         )
         self.sweeper = Sweeper(
-            self.ledger, self.worker, settings.slots, settings.sweep_s, self.send_tickets, self.facts, self.patience
+            ledger=self.ledger,
+            worker=self.worker,
+            slots=settings.slots,
+            sweep_s=settings.sweep_s,
+            send_tickets=self.send_tickets,
+            facts=self.facts,
+            patience=self.patience,
         )
         celery_app.prepare_worker(app.celery, self.queues, self.runner.serve)
         self.consumer = TicketConsumer(app.celery, f"{self.name}@{socket.gethostname()}", settings.slots, self._ready)
         self.watchdog = Watchdog(
-            self.ledger,
-            settings.watchdog_s,
-            self.queues,
-            self.lanes,
-            lambda: self.gate.is_open and self.slots.free > 0 and not self.patience.is_away,
-            lambda: self.runner.last_claim_ns,
-            self.consumer.reconnect,
-            replace,
+            ledger=self.ledger,
+            seconds=settings.watchdog_s,
+            queues=self.queues,
+            tasks=self.lanes,
+            could_claim=lambda: self.gate.is_open and self.slots.free > 0 and not self.patience.is_away,
+            last_claim_ns=lambda: self.runner.last_claim_ns,
+            reconnect=self.consumer.reconnect,
+            replace=replace,
         )
         self._tickers = self._make_tickers()
 
@@ -201,6 +216,7 @@ class Assembly:
             skip=work.skip,
             attempts=lease.attempts,
             crashes=lease.crashes,
+            job_id=lease.job_id,
         )
 
     def _make_tickers(self) -> list[Ticker]:
@@ -216,28 +232,12 @@ class Assembly:
     def _ready(self) -> None:
         self.held.stage(Stage.READY)
         log.info(
-            "ready worker=%s slots=%d queues=%s tasks=%d", self.worker, len(self.slots.all), ",".join(self.queues), len(self.lanes)
+            "ready worker=%s slots=%d queues=%s tasks=%d",
+            self.worker,
+            len(self.slots.all),
+            ",".join(self.queues),
+            len(self.lanes),
         )
-
-
-class _Keeps:
-    """Whether a job keeps its results; asked of the ledger once a job, the last thousand are remembered."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._known: OrderedDict[str, bool] = OrderedDict()
-
-    def __call__(self, job_id: str) -> bool:
-        known = self._known.get(job_id)
-        if known is None:
-            try:
-                spec = self._ledger.progress(job_id).spec
-            except LedgerError:
-                return True
-            known = self._known[job_id] = spec is None or spec.keep_results
-            if len(self._known) > 1000:
-                self._known.popitem(last=False)
-        return known
 
 
 def _queues(app: WorkerApp, chosen: str) -> tuple[str, ...]:

@@ -196,7 +196,12 @@ class TicketRunner:
         return self._fail(visit, work, str(error))
 
     def _fail(self, visit: Visit, work: BatchWork, reason: str) -> Lease | Nothing | None:
-        log.error("batch cannot be read, its items fail job=%s batch=%d reason=%s", work.lease.job_id, work.lease.batch, reason)
+        log.error(
+            "batch cannot be read, its items fail job=%s batch=%d reason=%s",
+            work.lease.job_id,
+            work.lease.batch,
+            reason,
+        )
         self._bench.committer.send(work, fail_all(work, "PayloadError", reason, self._clock))
         work.closed = True
         self._bench.keeper.drop(work)
@@ -218,7 +223,9 @@ class TicketRunner:
             self._internal.clear()
         self._internal[key] += 1
         if self._internal[key] >= _INTERNAL_TRIES:
-            return self._park(visit, work, f"the worker's own code failed on batch {work.lease.batch}: {error!r}"[:1000])
+            return self._park(
+                visit, work, f"the worker's own code failed on batch {work.lease.batch}: {error!r}"[:1000]
+            )
         self._hand_back(work)
         return self._after(visit)
 

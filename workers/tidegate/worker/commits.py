@@ -29,6 +29,7 @@ class Committer:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         packer: Packer,
         patience: Patience,
@@ -149,7 +150,10 @@ class Committer:
         slot.stale_commits += 1
         work.closed = True
         log.warning(
-            "commit refused, results dropped job=%s batch=%d reason=%s", work.lease.job_id, work.lease.batch, reply.reason
+            "commit refused, results dropped job=%s batch=%d reason=%s",
+            work.lease.job_id,
+            work.lease.batch,
+            reply.reason,
         )
         work.cancel("the lease of the batch was lost")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -79,10 +80,8 @@ def _wake_step(descriptor: int, ready: Callable[[], None]) -> type[bootsteps.Sta
     """A part of Celery's consumer that lets other threads wake its event loop, which otherwise looks once a second."""
 
     def drained() -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(descriptor, 512)
-        except BlockingIOError:
-            pass
 
     class WakeStep(bootsteps.StartStopStep):  # type: ignore[misc]
         requires = ("celery.worker.consumer.tasks:Tasks",)

@@ -97,7 +97,7 @@ def hand_back(
     for are sent by the next sweep.
     """
     waiting = list(found.held)
-    nonces = {lease.tag: f"crash-{death.pid}-{secrets.token_hex(8)}" for lease in waiting}
+    nonces = {lease.tag: secrets.token_hex(8) for lease in waiting}
     taken = 0
     pause = stop or threading.Event()
     for wait_s in _waits(patience_s):
@@ -139,7 +139,9 @@ def _account(lease: HeldLease, positions: Collection[int], death: Death) -> str:
     """What is known of the crash, as the dead letter's trace."""
     items = ", ".join(str(lease.first_index + position) for position in sorted(positions)[:20])
     more = "" if len(positions) <= 20 else f" and {len(positions) - 20} more"
-    memory = f"It used {death.memory:,} bytes of memory when it last looked" if death.memory else "Its memory is not known"
+    memory = (
+        f"It used {death.memory:,} bytes of memory when it last looked" if death.memory else "Its memory is not known"
+    )
     limit = f", its limit is {death.memory_limit:,}" if death.memory_limit else ""
     return (
         f"Worker process {death.pid} {death}.\n"
@@ -162,7 +164,8 @@ def _noted(lease: HeldLease, positions: Collection[int], reply: Committed | Refu
 
 def _waits(patience_s: float) -> list[float]:
     """Pauses that add up to about the patience."""
-    waits, wait_s = [], 0.05
+    waits: list[float] = []
+    wait_s = 0.05
     while sum(waits) < patience_s:
         waits.append(wait_s)
         wait_s = min(1.0, wait_s * 2)
@@ -174,5 +177,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-

@@ -27,6 +27,7 @@ class MemoryGuard:
 
     def __init__(
         self,
+        *,
         gate: Gate,
         limit: int,
         soft: float,

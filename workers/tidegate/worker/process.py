@@ -25,7 +25,6 @@ from tidegate.errors import TidegateError
 from tidegate.settings import Settings
 from tidegate.worker import logs
 from tidegate.worker.assembly import Assembly
-from tidegate.worker.held import Stage
 from tidegate.worker.seam import load_app
 
 log = logging.getLogger(__name__)

@@ -33,6 +33,7 @@ class TelemetryPublisher:
 
     def __init__(
         self,
+        *,
         writer: TelemetryWriter,
         worker: str,
         queues: Iterable[str],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from tidegate.model.outcome import FailureRecord, Outcome
 from tidegate.model.stats import coarse_index
 from tidegate.model.wire import encode_argument, encode_failures, encode_results, split_items
 from tidegate.worker import bits
+from tidegate.worker.facts import JobFacts
 from tidegate.worker.work import DEAD_LETTER, BatchWork
 
 if TYPE_CHECKING:
@@ -56,15 +57,13 @@ class _Found:
 
 
 class Packer:
-    """Makes settlements. ``max_item_bytes``: a larger result fails its item; ``max_block_bytes``: results of one commit;
-    ``keeps``: whether a job's results are kept, asked only when it matters (the ledger drops what is not kept)."""
+    """Makes settlements. ``max_item_bytes``: a larger result fails its item; ``max_block_bytes``: results of one commit.
+    ``facts`` are asked only when they matter: the ledger itself drops results that a job does not keep."""
 
-    def __init__(
-        self, max_item_bytes: int, max_block_bytes: int, keeps: Callable[[str], bool], clock: Clock | None = None
-    ) -> None:
+    def __init__(self, max_item_bytes: int, max_block_bytes: int, facts: JobFacts, clock: Clock | None = None) -> None:
         self._max_item = max_item_bytes
         self._max_block = max_block_bytes
-        self._keeps = keeps
+        self._facts = facts
         self._clock = clock or SystemClock()
         self._traces = _Remembered(10_000)
 
@@ -75,16 +74,16 @@ class Packer:
             try:
                 block = encode_results(_positions(work, settled), settled.ok_values)
             except Exception:  # noqa: BLE001 - a value's own code may raise anything; one by one we see whose it was
-                if self._keeps(work.lease.job_id):
+                if self._facts.keeps(work.lease.job_id):
                     return self._pack_apart(work, settled, ending)
-            if len(block) > _SMALL_BLOCK and not self._keeps(work.lease.job_id):
+            if len(block) > _SMALL_BLOCK and not self._facts.keeps(work.lease.job_id):
                 block = b""
             elif len(block) > self._max_item:
                 return self._pack_apart(work, settled, ending)
         if settled.failures or work.crashed_out:
             found = _Found()
             self._gather(work, settled, found)
-            return [self._whole(work, settled, ending, block, found)]
+            return [self._whole(work, settled, ending=ending, block=block, found=found)]
         return [
             Settlement(
                 settled=settled.count,
@@ -107,7 +106,14 @@ class Packer:
 
     # -- all in one --------------------------------------------------------------------------------------------
     def _whole(
-        self, work: BatchWork, settled: Settled, ending: Ending, block: bytes, found: _Found, outcomes: Any = None
+        self,
+        work: BatchWork,
+        settled: Settled,
+        *,
+        ending: Ending,
+        block: bytes,
+        found: _Found,
+        outcomes: dict[Outcome, int] | None = None,
     ) -> Settlement:
         crashed = work.crashed_out
         work.crashed_out = []
@@ -159,7 +165,8 @@ class Packer:
         outcomes = dict(settled.outcomes)
         outcomes[Outcome.SUCCEEDED] = outcomes.get(Outcome.SUCCEEDED, 0) - refused - sent
         outcomes[Outcome.FAILED] = outcomes.get(Outcome.FAILED, 0) + refused
-        rest = self._whole(work, settled, ending, block, found, {key: n for key, n in outcomes.items() if n})
+        tally = {key: n for key, n in outcomes.items() if n}
+        rest = self._whole(work, settled, ending=ending, block=block, found=found, outcomes=tally)
         if parts:
             earlier = b""
             for part in parts:
@@ -199,7 +206,8 @@ class Packer:
         position = failure.position
         found.errors[failure.error_type[:200]] += 1
         if failure.traceback and (work.lease.job_id, failure.fingerprint) not in self._traces:
-            found.traces.setdefault(failure.fingerprint, failure.traceback)
+            origin = self._facts.origin(work.lease.job_id)
+            found.traces.setdefault(failure.fingerprint, f"{failure.traceback.rstrip()}\n{origin}".rstrip())
         found.records.append(
             FailureRecord(
                 index=work.lease.first_index + position,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import secrets
 import time
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ class Slot:
     """One place. Only the thread that holds it writes; others read, and see each number whole."""
 
     __slots__ = (
+        "_prefix",
         "asked_ns",
         "busy_from_ns",
         "busy_ns",
@@ -27,6 +29,7 @@ class Slot:
     def __init__(self, number: int, claimer: str) -> None:
         self.number = number
         self.claimer = claimer
+        self._prefix = secrets.token_hex(8)
         #: When the last request was first sent: a lease that it was granted is no younger than that.
         self.asked_ns = 0
         self.busy_ns = 0
@@ -39,9 +42,9 @@ class Slot:
         self.requests = 0
 
     def nonce(self) -> str:
-        """A name for the next request, never used before: the claimer is unique per process start."""
+        """A name for the next request, never used before and never again."""
         self.requests += 1
-        return f"{self.claimer}#{self.requests}"
+        return f"{self._prefix}x{self.requests:x}"
 
     def busy(self) -> None:
         """It has a batch."""

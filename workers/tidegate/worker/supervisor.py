@@ -42,7 +42,12 @@ _CONFIGURATION_CODES = (2, 3, 4)
 
 
 def supervise(
-    app: WorkerApp, reference: str, settings: Settings, *, queues: Sequence[str] = (), ready: Callable[[], None] | None = None
+    app: WorkerApp,
+    reference: str,
+    settings: Settings,
+    *,
+    queues: Sequence[str] = (),
+    ready: Callable[[], None] | None = None,
 ) -> int:
     """Run ``settings.processes`` worker processes for the app that ``reference`` names until told to stop; the exit code.
 
@@ -75,7 +80,9 @@ class Supervisor:
         base.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="tidegate-worker-", dir=base))
         host = socket.gethostname()
-        self._children = [Child(number, f"{host}-{os.getpid()}.{number}", self._folder) for number in range(settings.processes)]
+        self._children = [
+            Child(number, f"{host}-{os.getpid()}.{number}", self._folder) for number in range(settings.processes)
+        ]
         self._signals: list[int] = []
         self._stopping_since = 0.0
         self._asked = 0

@@ -22,6 +22,7 @@ class Sweeper:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         worker: str,
         slots: int,

@@ -19,8 +19,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from celery import Celery
-from kombu import Connection, Exchange, Producer, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
+from kombu.messaging import Producer
 from kombu.pools import producers
 
 log = logging.getLogger(__name__)

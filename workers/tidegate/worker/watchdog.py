@@ -29,6 +29,7 @@ class Watchdog:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         seconds: float,
         queues: Collection[str],
@@ -72,13 +73,17 @@ class Watchdog:
             return
         self._looks = 0
         if not self._reconnected:
-            log.error("nothing claimed for %.0f s although job %s has ready batches, reconnecting", now - self._since, job_id)
+            log.error(
+                "nothing claimed for %.0f s although job %s has ready batches, reconnecting", now - self._since, job_id
+            )
             dump_stacks()
             self._reconnected = True
             self._since = now
             self._reconnect()
         else:
-            log.error("nothing claimed after reconnecting although job %s has ready batches, process is replaced", job_id)
+            log.error(
+                "nothing claimed after reconnecting although job %s has ready batches, process is replaced", job_id
+            )
             dump_stacks()
             self._replace("alive and doing nothing")
 
