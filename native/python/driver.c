@@ -13,7 +13,7 @@ PyObject *tg_driver_create(PyObject *module, PyObject *loop, tg_driver_settled s
         Py_DECREF(side);
         return NULL;
     }
-    driver->state = state;
+    driver->state = tgd_state_hold(state);
     driver->side = side;
     driver->settled = settled;
     driver->owner = owner;
@@ -31,6 +31,16 @@ enum tg_step tg_driver_step(PyObject *self, PyObject *coro, PyObject *context, u
 int tg_driver_cancel(PyObject *task, PyObject *message)
 {
     return tgd_task_cancel(task, tgd_fields_of(task), message) < 0 ? -1 : 0;
+}
+
+int tg_driver_in_turn(PyObject *self)
+{
+    return ((tgd_driver *)self)->side->in_turn;
+}
+
+unsigned tg_driver_cancelling(PyObject *task)
+{
+    return tgd_fields_of(task)->cancels;
 }
 
 _Static_assert(sizeof(struct tg_driver_scope) >= sizeof(tgd_scope), "a scope fits into what the module sees of it");

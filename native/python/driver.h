@@ -59,6 +59,14 @@ struct tg_driver_scope {
 int tg_driver_enter(PyObject *driver, struct tg_driver_scope *scope);
 void tg_driver_leave(PyObject *driver, struct tg_driver_scope *scope);
 
+/* Nonzero while `settled` is called from a batch of tasks that resume in the same turn of the loop: more ends may follow at
+ * once, and new items are better started after the last of them. 0: this end came alone (a future's callback). */
+int tg_driver_in_turn(PyObject *driver);
+
+/* Requests for cancellation of the task that stand (asyncio.Task.cancelling). After one tg_driver_cancel for a timeout, more
+ * than 1 means that user code asked for a cancellation of its own, which then comes first (as in asyncio.timeout). */
+unsigned tg_driver_cancelling(PyObject *task);
+
 /* The identity of the variables a context holds now: the same pointer before and after means that nothing was set in
  * between (borrowed, compare only). NULL when this Python's contexts cannot be looked into: assume a change. */
 void *tg_driver_context_vars(PyObject *module, PyObject *context);

@@ -18,6 +18,7 @@
 #define TGD_SPARES_MAX 1024
 
 typedef struct tgd_state {
+    Py_ssize_t holders; /* the module and every object that points here: the last one frees it, in whatever order they go */
     PyTypeObject *future; /* _asyncio.Future and _asyncio.Task */
     PyTypeObject *task;
     PyTypeObject *item_task;
@@ -103,6 +104,7 @@ struct tgd_side {
     PyObject *seat;             /* strong: an idle task that is the loop's current one, ready for a first step */
     int n_spares;
     int turn_scheduled;
+    int in_turn;                /* more tasks of this turn follow the one that runs */
     int debug;
 };
 
@@ -114,6 +116,14 @@ typedef struct tgd_driver {
     void *owner;
     PyObject *on_settled; /* only when made from Python */
 } tgd_driver;
+
+/* driver_state.c */
+static inline tgd_state *tgd_state_hold(tgd_state *state)
+{
+    state->holders++;
+    return state;
+}
+void tgd_state_release(tgd_state *state);
 
 /* driver_compat.c */
 PyObject *tgd_fetch_raised(void); /* the raised exception with its traceback; clears the error */

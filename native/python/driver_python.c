@@ -136,11 +136,13 @@ static int driver_clear(PyObject *self)
 static void driver_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    tgd_state *state = ((tgd_driver *)self)->state;
     PyObject_GC_UnTrack(self);
     Py_CLEAR(((tgd_driver *)self)->on_settled);
     Py_CLEAR(((tgd_driver *)self)->side);
     PyObject_GC_Del(self);
     Py_DECREF(type);
+    tgd_state_release(state);
 }
 
 static PyMethodDef driver_methods[] = {

@@ -11,7 +11,7 @@ static tgd_side *side_new(tgd_state *state, PyObject *loop)
         return NULL;
     }
     memset((char *)side + sizeof(PyObject), 0, sizeof(*side) - sizeof(PyObject));
-    side->state = state;
+    side->state = tgd_state_hold(state);
     side->loop = Py_NewRef(loop);
     side->init_kwargs = PyDict_New();
     PyObject_GC_Track((PyObject *)side);
@@ -120,6 +120,7 @@ static PyObject *side_call(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *task = side->turn_head;
     side->turn_head = side->turn_tail = NULL;
     side->turn_scheduled = 0;
+    side->in_turn = 1;
     int failed = 0;
     while (task) {
         tgd_fields *fields = tgd_fields_of(task);
@@ -145,13 +146,14 @@ static PyObject *side_call(PyObject *self, PyObject *args, PyObject *kwargs)
                 PyErr_Clear();
             }
             tgd_restore_raised(raised);
-            return NULL;
+            break;
         }
     }
+    side->in_turn = 0;
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
-static int visit_line(tgd_side *side, PyObject *task, visitproc visit, void *arg)
+static int visit_line(PyObject *task, visitproc visit, void *arg)
 {
     for (; task; task = tgd_fields_of(task)->next) {
         Py_VISIT(task);
@@ -166,11 +168,11 @@ static int side_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(side->loop);
     Py_VISIT(side->init_kwargs);
     Py_VISIT(side->seat);
-    int stop = visit_line(side, side->turn_head, visit, arg);
-    return stop ? stop : visit_line(side, side->spares, visit, arg);
+    int stop = visit_line(side->turn_head, visit, arg);
+    return stop ? stop : visit_line(side->spares, visit, arg);
 }
 
-static void drop_line(tgd_side *side, PyObject **head)
+static void drop_line(PyObject **head)
 {
     PyObject *task = *head;
     *head = NULL;
@@ -186,10 +188,10 @@ static void drop_line(tgd_side *side, PyObject **head)
 static int side_clear(PyObject *self)
 {
     tgd_side *side = (tgd_side *)self;
-    drop_line(side, &side->spares);
+    drop_line(&side->spares);
     side->n_spares = TGD_SPARES_MAX; /* nothing may come back now */
     side->turn_tail = NULL;
-    drop_line(side, &side->turn_head);
+    drop_line(&side->turn_head);
     Py_CLEAR(side->seat);
     Py_CLEAR(side->init_kwargs);
     Py_CLEAR(side->loop);
@@ -201,13 +203,15 @@ static void side_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     tgd_side *side = (tgd_side *)self;
     PyObject_GC_UnTrack(self);
-    if (side->state->last_side == self) {
-        Py_CLEAR(side->state->last_loop);
-        side->state->last_side = NULL;
+    tgd_state *state = side->state;
+    if (state->last_side == self) {
+        Py_CLEAR(state->last_loop);
+        state->last_side = NULL;
     }
     side_clear(self);
     PyObject_GC_Del(self);
     Py_DECREF(type);
+    tgd_state_release(state);
 }
 
 static PyObject *side_repr(PyObject *self)

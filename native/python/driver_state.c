@@ -142,6 +142,7 @@ void *tg_driver_state_create(PyObject *module)
         PyErr_NoMemory();
         return NULL;
     }
+    state->holders = 1;
     state->vars_at = tgd_find_vars();
     if (import_names(state) < 0 || intern_names(state) < 0 || find_attributes(state) < 0 || find_methods(state) < 0
         || tgd_task_type(module, state) < 0 || tgd_waiting_type(module, state) < 0 || tgd_wakeup_type(module, state) < 0
@@ -184,8 +185,15 @@ void tg_driver_state_clear(void *memory)
 
 void tg_driver_state_destroy(void *memory)
 {
-    tgd_state *state = memory;
-    if (!state) {
+    if (memory) {
+        tgd_state_release(memory);
+    }
+}
+
+/* At interpreter exit the module may go before a loop that still has its side, and tasks. */
+void tgd_state_release(tgd_state *state)
+{
+    if (--state->holders > 0) {
         return;
     }
 #define CLEAR(field) Py_CLEAR(state->field);

@@ -39,7 +39,7 @@ PyObject *tgd_task_new_idle(tgd_side *side)
         return NULL;
     }
     tgd_fields *fields = tgd_fields_of(task);
-    fields->state = state;
+    fields->state = tgd_state_hold(state);
     fields->phase = TGD_IDLE;
     fields->loop = Py_NewRef(side->loop);
     fields->side = (tgd_side *)Py_NewRef(side);
@@ -57,7 +57,7 @@ static PyObject *task_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     tgd_state *state = state_of_type(type);
     PyObject *task = state ? type->tp_alloc(type, 0) : NULL;
     if (task) {
-        tgd_fields_of(task)->state = state;
+        tgd_fields_of(task)->state = tgd_state_hold(state);
     }
     return task;
 }
@@ -239,6 +239,7 @@ static void task_dealloc(PyObject *task)
     if (base_is_static) {
         Py_DECREF(type); /* a heap type's dealloc has done it */
     }
+    tgd_state_release(state);
 }
 
 static PyObject *task_repr(PyObject *task)

@@ -10,7 +10,7 @@ PyObject *tgd_gathering_new(tgd_state *state, PyObject *init_kwargs, Py_ssize_t 
         return NULL;
     }
     tgd_gathering *gathering = tgd_gathering_of(future);
-    gathering->state = state;
+    gathering->state = tgd_state_hold(state);
     gathering->return_exceptions = return_exceptions;
     gathering->results = PyList_New(n);
     gathering->n = n;
@@ -168,6 +168,7 @@ static void gathering_dealloc(PyObject *future)
     if (base_is_static) {
         Py_DECREF(type); /* a heap type's dealloc has done it */
     }
+    tgd_state_release(state);
 }
 
 static PyMethodDef gathering_methods[] = {
