@@ -35,7 +35,14 @@
 #define CHECK_LE(a, b) CHECK_COMPARE(uint64_t, "%" PRIu64, (uint64_t)(a), <=, (uint64_t)(b))
 #define CHECK_GE(a, b) CHECK_COMPARE(uint64_t, "%" PRIu64, (uint64_t)(a), >=, (uint64_t)(b))
 #define CHECK_DOUBLE_LE(a, b) CHECK_COMPARE(double, "%g", (a), <=, (b))
-#define CHECK_PTR(a, b) CHECK_COMPARE(const void *, "%p", (a), ==, (b))
+#define CHECK_PTR(a, b)                                                                        \
+    do {                                                                                       \
+        const void *check_a = (a), *check_b = (b);                                             \
+        if (check_a != check_b) {                                                              \
+            CHECK_FAIL("%s == %s: %p and %p", #a, #b, (void *)(uintptr_t)check_a,              \
+                       (void *)(uintptr_t)check_b);                                            \
+        }                                                                                      \
+    } while (0)
 #define CHECK_OK(call) CHECK_STATUS(call, TG_OK)
 #define CHECK_STATUS(call, expected)                                                                  \
     do {                                                                                              \
