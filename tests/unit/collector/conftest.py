@@ -16,7 +16,9 @@ SECOND_NS = 10**9
 Entry = tuple[str, TelemetryRecord]
 
 
-def entry(sequence: int, worker: str = "w", *, at_ms: int | None = None, lane: dict[str, Any] | None = None, **fields: Any) -> Entry:
+def entry(
+    sequence: int, worker: str = "w", *, at_ms: int | None = None, lane: dict[str, Any] | None = None, **fields: Any
+) -> Entry:
     """Record ``sequence`` of a worker: in one second ten items of 5 ms succeeded."""
     stats = {f"running:{coarse_index(5_000_000)}": 10, "running_count": 10, "running_sum_ns": 50_000_000}
     counts = {"task": "t", "started": 10, "succeeded": 10, "busy_ns": 50_000_000, "concurrency": 8, "running": 3}

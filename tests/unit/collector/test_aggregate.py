@@ -112,7 +112,9 @@ def test_no_mix_of_duplicates_saves_and_crashes_changes_the_totals(steps: list[t
         match step:
             case ("write", worker, sequence):
                 lanes = (LaneDelta(task="t", succeeded=1 << sequence),)
-                stream.append((f"{T0_MS + len(stream)}-0", TelemetryRecord(worker=worker, sequence=sequence, lanes=lanes)))
+                stream.append(
+                    (f"{T0_MS + len(stream)}-0", TelemetryRecord(worker=worker, sequence=sequence, lanes=lanes))
+                )
             case ("read", count):
                 read(count)
             case ("save",):

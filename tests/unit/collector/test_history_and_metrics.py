@@ -100,9 +100,14 @@ def test_histograms_are_cumulative_and_complete(make_entry: Any) -> None:
     bounds = [*(f"{bound}" for bound in BOUNDS_S), "+Inf"]
     values = [seen["tidegate_run_seconds_bucket", (("le", bound), ("task", "t"))] for bound in bounds]
     assert values == sorted(values)
-    assert dict(zip(bounds, values, strict=True)) | {"0.0001": 1, "0.005": 2, "0.1": 3, "5.0": 4, "300.0": 4, "+Inf": 5} == dict(
-        zip(bounds, values, strict=True)
-    )
+    assert dict(zip(bounds, values, strict=True)) | {
+        "0.0001": 1,
+        "0.005": 2,
+        "0.1": 3,
+        "5.0": 4,
+        "300.0": 4,
+        "+Inf": 5,
+    } == dict(zip(bounds, values, strict=True))
     assert seen["tidegate_run_seconds_count", (("task", "t"),)] == 5
     assert seen["tidegate_run_seconds_sum", (("task", "t"),)] == 1.0
 
@@ -117,10 +122,14 @@ def test_a_dead_worker_has_no_series(make_entry: Any) -> None:
     assert workers == {"live"}
 
 
-@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "a}b", 'x"} 1\ntidegate_forged 1', "\x00", "é\u202e", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ['a"b', "a\\b", "a\nb", "a}b", 'x"} 1\ntidegate_forged 1', "\x00", "é\u202e", "x" * 5000]
+)
 def test_hostile_names_stay_one_label(make_entry: Any, name: str) -> None:
     aggregate = Aggregate()
-    aggregate.add([make_entry(1, name, host=name, lane={"task": name, "errors": {name: 1}, "limits": {name: 1}})], "1-0")
+    aggregate.add(
+        [make_entry(1, name, host=name, lane={"task": name, "errors": {name: 1}, "limits": {name: 1}})], "1-0"
+    )
 
     seen = scraped(aggregate)
 
@@ -136,7 +145,9 @@ def test_jobs_are_counted_by_state_with_their_oldest_batch() -> None:
 
     seen = scraped(Aggregate(), waiting, parked, done)
 
-    states = {state: seen["tidegate_jobs", (("state", state),)] for state in ("sealed", "parked", "done", "open", "paused")}
+    states = {
+        state: seen["tidegate_jobs", (("state", state),)] for state in ("sealed", "parked", "done", "open", "paused")
+    }
     assert states == {"sealed": 1, "parked": 1, "done": 1, "open": 0, "paused": 0}
     assert seen["tidegate_ready_batch_age_seconds", ()] == 2.5
     assert seen["tidegate_ready_batches", ()] == 5
