@@ -16,6 +16,11 @@ def _nothing_configured() -> None:
     """The developer's own TIDEGATE_* settings must not decide what a test sees."""
     for name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
         del os.environ[name]
+    # Tests start programs in other folders: a relative path to the sources would not lead there.
+    if "PYTHONPATH" in os.environ:
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            str(Path(part).absolute()) for part in os.environ["PYTHONPATH"].split(os.pathsep) if part
+        )
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,12 @@ class Tidegate:
     def __repr__(self) -> str:
         return f"<Tidegate {self.settings.queue}: {len(self.tasks)} tasks>"
 
+    def __enter__(self) -> Tidegate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # -- what it stands on -------------------------------------------------------------------------------------
     @property
     def url(self) -> str:
@@ -284,6 +290,10 @@ class Tidegate:
         return Submission(self.ledger(), spec, sizer, send, limits)
 
     def _register(self, function: Callable[..., Any], options: Mapping[str, Any]) -> Task[..., Any, Any]:
+        if not callable(function):
+            raise ConfigurationError(
+                f"{function!r} is not a function", remedy="decorate one: @gate.task(concurrency=…)"
+            )
         chosen = dict(options)
         name = chosen.pop("name", None) or _task_name(function)
         defaults = TaskDefaults(**{key: chosen.pop(key) for key in _DEFAULTS if key in chosen})

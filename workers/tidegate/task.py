@@ -61,6 +61,8 @@ class Task(Generic[P, R, V]):
     ``function``: what is applied to each item. ``policy``: how. ``name``: what the ledger and the workers call it.
     """
 
+    __name__: str  # the function's, by functools.update_wrapper
+
     def __init__(
         self,
         gate: Tidegate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tidegate.errors import ConfigurationError
-from tidegate.model.limit import Limit
+from tidegate.model.limit import Limit, parse_rate
 from tidegate.model.retry import Retry
 
 
@@ -32,6 +32,15 @@ class TaskPolicy:
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ConfigurationError(f"concurrency={self.concurrency}", remedy="use 1 or more items at once")
+        if self.rate is not None:
+            parse_rate(self.rate)
+        if not isinstance(self.retry, Retry):
+            raise ConfigurationError(f"retry={self.retry!r}", remedy="use Retry(attempts=…)")
+        for limit in self.limits:
+            if not isinstance(limit, Limit):
+                raise ConfigurationError(
+                    f"limits: {limit!r} is not a Limit", remedy="use Limit(name, rate=…) or Limit(name, concurrency=…)"
+                )
         if self.timeout is not None and self.timeout <= 0:
             raise ConfigurationError(f"timeout={self.timeout}", remedy="use seconds above 0, or None for no timeout")
         if self.hard_timeout is not None and self.hard_timeout < (self.timeout or 0):

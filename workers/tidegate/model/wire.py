@@ -23,6 +23,9 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 _split_decoder = msgspec.msgpack.Decoder(tuple[int, int, list[msgspec.Raw]])
 
+#: Text that is not UTF-8 is a UnicodeDecodeError, which msgspec lets through.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class Shape(IntEnum):
     """How the function is applied to an item."""
@@ -91,7 +94,7 @@ def split_items(payload: bytes) -> list[bytes]:
     """
     try:
         return [bytes(item) for item in _split_decoder.decode(payload)[2]]
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise PayloadError("batch payload is malformed", remedy="cancel the job and submit it again") from error
 
 
@@ -143,14 +146,14 @@ def decode_failures(block: bytes) -> list[FailureRecord]:
     """The records of a failure block."""
     try:
         return _failures_decoder.decode(block).records
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise PayloadError("failure block is malformed", remedy="the job's dead letters are damaged") from error
 
 
 def _decode(data: bytes, what: str) -> Any:
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise PayloadError(
             f"{what} is not valid: {error}", remedy="it was written by something else or damaged"
         ) from error
