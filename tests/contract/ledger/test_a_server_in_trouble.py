@@ -168,11 +168,8 @@ def test_connections_that_are_killed_all_the_time_cost_nothing_but_time(desk):
 
     def kill() -> None:
         with connect(desk.url) as killer:
-            me = killer.client_id()
             while not stop.is_set():
-                for client in killer.client_list():
-                    if int(client["id"]) != me:
-                        killed.append(killer.client_kill_filter(_id=client["id"]))
+                killed.append(killer.client_kill_filter(_type="normal", skipme=True))
                 stop.wait(0.01)
 
     job_id = desk.job(sizes=(2,) * 50)

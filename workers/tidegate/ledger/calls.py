@@ -23,7 +23,8 @@ Interceptor = Callable[[str, Callable[[], Any]], Any]
 
 
 class Caller:
-    """Sends scripts and commands. ``skew_ms`` shifts the clock that scripts see; it is 0 outside tests."""
+    """Sends scripts and commands. ``skew_ms`` shifts the clock that scripts see, or replaces it when it is as large as a
+    date; it is 0 outside tests."""
 
     def __init__(
         self, client: redis.Redis, *, where: str, tries: int, skew_ms: int, interceptor: Interceptor | None

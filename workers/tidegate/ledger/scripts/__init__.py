@@ -1,7 +1,7 @@
 """The Lua scripts, one file per operation, and how they are put together.
 
-A line ``--- @include NAME`` is replaced by ``include/NAME.lua``, once, when the script is loaded. A script is sent by its
-SHA-1; a server that does not know it (a restart, ``SCRIPT FLUSH``, a failover) is told it once more.
+A line ``--- @include NAME`` is replaced by ``include/NAME.lua``, which may include others, when the script is loaded. A
+script is sent by its SHA-1; a server that does not know it (a restart, ``SCRIPT FLUSH``, a failover) is told it once more.
 """
 
 from __future__ import annotations
@@ -64,6 +64,6 @@ def load(name: str) -> Script:
     folder = resources.files(__package__)
 
     def included(match: re.Match[str]) -> str:
-        return folder.joinpath("include", f"{match[1]}.lua").read_text(encoding="utf-8")
+        return _INCLUDE.sub(included, folder.joinpath("include", f"{match[1]}.lua").read_text(encoding="utf-8"))
 
     return Script.of(name, _INCLUDE.sub(included, folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")))

@@ -5,8 +5,7 @@ ARGV  1 clock skew  2 job  3 when to look whether it is there, in ms from now
 Returns 1
 Invariants: a job that is in the index keeps its places. Not allowed when the server is out of memory.
 ]]
-local TIME = redis.call('TIME')
-local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000) + tonumber(ARGV[1])
+--- @include clock
 redis.call('ZADD', KEYS[1], NOW + tonumber(ARGV[3]), ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', NOW, ARGV[2])
 redis.call('ZADD', KEYS[3], 'NX', 0, ARGV[2])

@@ -6,8 +6,7 @@ Returns the live slots of the cluster
 Invariants: the sum is that of the registered workers; at most 100 silent ones are forgotten in a call.
 ]]
 local call = redis.call
-local TIME = call('TIME')
-local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000) + tonumber(ARGV[1])
+--- @include clock
 local worker, slots, ttl = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local function forget(name)

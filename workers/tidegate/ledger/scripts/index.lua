@@ -5,8 +5,7 @@ ARGV  1 clock skew  2 job  3 'opened' | 'swept' | 'inactive' | 'ended' | 'look' 
 Returns 1
 Invariants: adds nothing that was not announced, but for `opened`: that job is active.
 ]]
-local TIME = redis.call('TIME')
-local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000) + tonumber(ARGV[1])
+--- @include clock
 local job, what = ARGV[2], ARGV[3]
 if what == 'opened' then redis.call('ZADD', KEYS[3], 'NX', 0, job) end
 if what == 'swept' then redis.call('ZADD', KEYS[3], 'XX', NOW, job) end

@@ -1,5 +1,5 @@
 -- The job whose meta key is KEYS[1]: its other keys, the server's clock, and its meta fields read and written once.
--- ARGV[1] of every script is a number of milliseconds added to the clock; it is 0 outside tests.
+--- @include clock
 local call = redis.call
 local META = KEYS[1]
 local PREFIX = string.sub(META, 1, -5)
@@ -11,9 +11,6 @@ local ERRORS, STATS, SEEN = PREFIX .. 'errors', PREFIX .. 'stats', PREFIX .. 'se
 local TICKETS, EVENTS, RECENT = PREFIX .. 'tickets', PREFIX .. 'events', PREFIX .. 'recent'
 local IDLE_MS = 30 * 86400000   -- a job that nobody touches for so long is given up
 local REFRESH_MS = 60000        -- how old the keys' time to live may get before it is set again
-
-local TIME = call('TIME')
-local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000) + tonumber(ARGV[1])
 
 -- The meta fields that nearly every script needs come in one call; the others when they are asked for.
 local M, CHANGED = {}, {}
