@@ -63,7 +63,7 @@ int tg_flight_launch(PumpObject *self, struct tg_flight *flight, RunObject *run,
     flight->start_ns = item->mark_ns;
     flight->timed_out = flight->cancelled = 0;
     flight->previous = flight->next = NULL;
-    flight->slot = self->worker->slot;
+    flight->slot = self->worker->slot; /* the pump goes on with another */
     self->worker->slot = TG_NO_SLOT;
     if (self->core->journal != NULL && tg_journal_acquire(self->core->journal, &self->worker->slot) != TG_OK) {
         self->worker->slot = TG_NO_SLOT;
@@ -79,6 +79,7 @@ int tg_flight_launch(PumpObject *self, struct tg_flight *flight, RunObject *run,
     self->flights = flight;
     self->n_flights++;
     self->spare = NULL;
+    Py_INCREF(self); /* the driver knows the pump by its address until the task ends */
     return 0;
 }
 
@@ -99,7 +100,7 @@ void tg_flight_land(PumpObject *self, struct tg_flight *flight)
     }
     if (flight->slot != TG_NO_SLOT) {
         tg_journal_end(self->core->journal, flight->slot);
-        if (self->worker->slot == TG_NO_SLOT) {
+        if (self->worker != NULL && self->worker->slot == TG_NO_SLOT) {
             self->worker->slot = flight->slot;
         } else {
             tg_journal_release(self->core->journal, flight->slot);
@@ -117,6 +118,7 @@ void tg_flight_land(PumpObject *self, struct tg_flight *flight)
     } else {
         PyMem_Free(flight);
     }
+    Py_DECREF(self);
 }
 
 static void cancel(struct tg_flight *flight)

@@ -145,6 +145,7 @@ void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised)
 {
     PumpObject *self = owner;
     struct tg_flight *flight = (struct tg_flight *)(uintptr_t)token;
+    Py_INCREF(self); /* landing drops the flight's reference */
     RunObject *run = flight->run;
     struct tg_item *item = flight->item;
     uint64_t now = tg_core_now(self->core->core);
@@ -159,10 +160,11 @@ void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised)
     }
     push_ended(self, run, item, error);
     tg_flight_land(self, flight);
-    if (self->n_ended == TG_ENDED) {
-        tg_pump_flush(self);
+    if (self->n_ended == TG_ENDED || self->closed > 1) {
+        tg_pump_flush(self); /* a closed pump ticks no more */
     }
     tg_pump_schedule(self);
+    Py_DECREF(self);
 }
 
 /* ---- starting ---- */

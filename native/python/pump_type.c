@@ -220,12 +220,16 @@ static int pump_traverse(PumpObject *self, visitproc visit, void *arg)
     Py_VISIT(self->timer);
     for (struct tg_flight *flight = self->flights; flight != NULL; flight = flight->all_next) {
         Py_VISIT(flight->task);
+        Py_VISIT(self); /* each flight has a reference to its pump */
     }
     return 0;
 }
 
 static int pump_clear(PumpObject *self)
 {
+    while (self->flights != NULL) { /* the loop is gone: nobody will end them */
+        tg_flight_land(self, self->flights);
+    }
     Py_CLEAR(self->loop);
     Py_CLEAR(self->tick);
     Py_CLEAR(self->context);
@@ -249,9 +253,6 @@ static void pump_dealloc(PumpObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     give_index_back(self);
-    while (self->flights != NULL) {
-        tg_flight_land(self, self->flights);
-    }
     release_worker(self);
     tg_ambient_drop(&self->ambient);
     tg_flight_free_all(self);
@@ -288,10 +289,10 @@ static PyObject *pump_close(PumpObject *self, PyObject *Py_UNUSED(ignored))
     give_index_back(self);
     release_worker(self);
     Py_XDECREF(result);
-    if (result == NULL) {
-        return NULL;
-    }
     Py_CLEAR(self->tick); /* the bound method and the pump hold each other */
+    if (result == NULL) {
+        return NULL; /* the loop is closed */
+    }
     Py_RETURN_NONE;
 }
 

@@ -97,7 +97,7 @@ struct tg_ambient {
     int entered;
 };
 
-#define TG_PUMPS 16
+#define TG_PUMPS (TG_KINDS - 2)
 
 typedef struct tg_core_object {
     PyObject_HEAD
@@ -120,6 +120,7 @@ typedef struct tg_core_object {
     pthread_mutex_t idle_mu;
     pthread_cond_t parked;
     int sentinel;      /* a thread watches for work */
+    _Atomic int entering; /* a thread has claimed a run and waits for the GIL */
     uint32_t n_parked;
     uint32_t n_threads; /* serving threads alive */
     uint32_t n_starting;

@@ -4,7 +4,8 @@
  * sentinel takes work only when no busy thread has begun an item lately: a thread that goes from item to item needs no help,
  * and help would only make it lose the GIL; one whose item blocks is seen after `steal_ns`, and then the sentinel goes to
  * work and hands its role to a parked thread, or to a new one. So there are as many threads as items that block
- * at once, at most `max_threads`, and an idle executor uses no processor time. */
+ * at once, at most `max_threads`, and an idle executor uses no processor time. While one thread waits for the GIL with work in
+ * hand, no other takes work: it would only wait behind it. */
 #include "state.h"
 
 #include <errno.h>
@@ -82,7 +83,8 @@ static struct tg_run *watch(CoreObject *self, struct tg_worker *worker)
             break;
         }
         uint64_t now = tg_core_now(self->core), retry_ns, due_ns;
-        if (tg_worker_any_fresh(self, now, self->steal_ns, &retry_ns)) {
+        if (atomic_load_explicit(&self->entering, memory_order_relaxed) ||
+            tg_worker_any_fresh(self, now, self->steal_ns, &retry_ns)) {
             sleep_ns(pause_ns);
             pause_ns = pause_ns * 2 > POLL_MAX_NS ? POLL_MAX_NS : pause_ns * 2;
             timeout_ns = 0;
@@ -144,9 +146,13 @@ PyObject *tg_core_serve(CoreObject *self)
         stay = wait_for_role(self);
         if (stay) {
             run = watch(self, worker);
+            atomic_store_explicit(&self->entering, run != NULL, memory_order_relaxed);
             spawn = pass_role(self, run != NULL);
         }
         Py_END_ALLOW_THREADS
+        if (run != NULL) {
+            atomic_store_explicit(&self->entering, 0, memory_order_relaxed);
+        }
         if (!stay) {
             break;
         }

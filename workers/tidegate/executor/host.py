@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidegate.errors import ConfigurationError, ExecutorClosed
+from tidegate.errors import ConfigurationError, ExecutorClosed, ExecutorFull
 from tidegate.executor import _native
 from tidegate.executor.failure import ItemFailure, capture
-from tidegate.executor.kinds import kind_of
+from tidegate.executor.kinds import as_coroutine, kind_of
 from tidegate.executor.lanes import HostLimit, lane_options, rate_limit
 from tidegate.executor.loops import LoopThread
 from tidegate.executor.settled import Settled, settled_of
@@ -142,6 +143,7 @@ class Host:
     ``threads``: most threads for sync items (default: as many as lanes allow items at once, at most 1,024). ``journal``:
     path of the crash journal, ``journal_slots``: items at once that it can name. ``max_items``: items waiting in one lane
     before ``ExecutorFull``. ``slabs=False`` gives every item an allocation of its own, to show what the pool gains.
+    ``capture`` makes the record of an item that failed.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class Host:
         max_items: int = 1_000_000,
         name: str = "tidegate",
         slabs: bool = True,
+        capture: Callable[..., ItemFailure] = capture,
     ) -> None:
         if threads is not None and threads < 1:
             raise ConfigurationError(f"threads={threads}", remedy="use 1 or more, or None to follow demand")
@@ -165,6 +168,7 @@ class Host:
         self._paused = False
         self._closed = False
         self._loop: LoopThread | None = None
+        self._guests: dict[int, tuple[asyncio.AbstractEventLoop, _native.Pump]] = {}
         spawner = _Spawner(self._threads, name)
         seed = int.from_bytes(os.urandom(7), "little")
         self._core = _native.Core(capture, spawner, journal, journal_slots, threads or 0, slabs, seed)
@@ -237,6 +241,46 @@ class Host:
                 self._core.check()
                 self._loop = LoopThread(self._core, self.name)
 
+    # ---- loops of others ----
+
+    def attach_loop(self) -> int:
+        """Serve lanes of the returned kind on the running loop, until the loop is closed or :meth:`detach_loop`."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for kind, (guest, _pump) in self._guests.items():
+                if guest is loop:
+                    return kind
+            self._forget_closed_loops()
+            taken = {(kind >> 2).bit_length() - 1 for kind in self._guests}
+            index = next((number for number in range(1, 14) if number not in taken), None)
+            if index is None:
+                raise ExecutorFull("13 event loops share this executor already", remedy="use one executor for each loop")
+            pump = _native.Pump(self._core, loop, as_coroutine, index)
+            self._guests[pump.kind] = (loop, pump)
+            return pump.kind
+
+    async def detach_loop(self, timeout_s: float = 30.0) -> bool:
+        """Cancel this loop's coroutine items, wait for them, and let go of the loop."""
+        loop = asyncio.get_running_loop()
+        found = next((item for item in self._guests.items() if item[1][0] is loop), None)
+        if found is None:
+            return True
+        kind, (_loop, pump) = found
+        pump.quiesce()
+        deadline = loop.time() + timeout_s
+        while pump.flights and loop.time() < deadline:
+            await asyncio.sleep(0.001)
+        ended = pump.flights == 0
+        pump.close()
+        del self._guests[kind]
+        return ended
+
+    def _forget_closed_loops(self) -> None:
+        for kind, (loop, pump) in list(self._guests.items()):
+            if loop.is_closed():
+                _close_pump(pump)
+                del self._guests[kind]
+
     # ---- facts ----
 
     def snapshot(self) -> list[LaneDelta]:
@@ -305,6 +349,9 @@ class Host:
             self._core.stop()
             return True
         ended = self._loop.close(max(0.0, deadline - time.monotonic())) if self._loop is not None else True
+        for kind, (loop, pump) in list(self._guests.items()):
+            _close_guest(loop, pump)
+            del self._guests[kind]
         self._core.stop()
         for thread in list(self._threads):
             if thread is not threading.current_thread():
@@ -321,6 +368,30 @@ class Host:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def _close_pump(pump: _native.Pump) -> None:
+    try:
+        pump.close()
+    except RuntimeError:  # its loop is closed: there is nothing left to let go of
+        return
+
+
+def _close_guest(loop: asyncio.AbstractEventLoop, pump: _native.Pump) -> None:
+    """From whatever thread: what runs on the loop is cancelled there and ends without us."""
+
+    def end() -> None:
+        pump.quiesce()
+        _close_pump(pump)
+
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is loop or not loop.is_running():
+        end() if not loop.is_closed() else _close_pump(pump)
+    else:
+        loop.call_soon_threadsafe(end)
 
 
 class _Spawner:
