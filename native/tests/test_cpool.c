@@ -1,0 +1,266 @@
+/* The C function pool: every element once, failures retried, limits and cancel obeyed; simulated work. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "fixture.h"
+#include "random.h"
+
+enum { N = 20000 };
+
+static double twice(double x)
+{
+    return 2 * x;
+}
+
+struct pool_fixture {
+    struct tg_core *core;
+    struct tg_lane *lane;
+    struct tg_cpool *pool;
+};
+
+static void start_pool(struct pool_fixture *p, struct tg_lane_options options, uint32_t threads)
+{
+    struct tg_core_options core = {.seed = 1};
+    options.kind = TG_KIND_C;
+    CHECK_OK(tg_core_create(&core, &p->core));
+    CHECK_OK(tg_lane_create(p->core, &options, &p->lane));
+    p->pool = NULL;
+    if (threads != 0) {
+        CHECK_OK(tg_cpool_create(p->core, threads, &p->pool));
+    }
+}
+
+static void stop_pool(struct pool_fixture *p)
+{
+    if (p->pool != NULL) {
+        CHECK_OK(tg_cpool_destroy(p->pool));
+    }
+    struct tg_core_stats stats;
+    CHECK_OK(tg_core_get_stats(p->core, &stats));
+    CHECK_EQ(stats.items_live, 0);
+    CHECK_EQ(stats.timers, 0);
+    CHECK_OK(tg_core_destroy(p->core));
+}
+
+static void check_group(struct tg_group *group, uint64_t n)
+{
+    struct tg_group_stats stats = group_stats(group);
+    CHECK_EQ(stats.total, n);
+    CHECK_EQ(stats.settled, n);
+    CHECK_EQ(stats.count[TG_CLASS_QUEUED], n);
+    CHECK_EQ(stats.count[TG_CLASS_LIMITED], n);
+    CHECK_EQ(stats.count[TG_CLASS_BACKOFF], n);
+    CHECK_EQ(stats.count[TG_CLASS_SETTLING], n);
+    CHECK_EQ(stats.count[TG_CLASS_RUNNING], stats.attempts);
+}
+
+static void doubles_are_all_computed(void)
+{
+    static double in[N], out[N];
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 4}, 3);
+    for (int round = 0; round < 5; round++) {
+        struct tg_group *group = add_group(p.lane, (struct tg_group_options){.histograms = 1});
+        for (int i = 0; i < N; i++) {
+            in[i] = i + round;
+            out[i] = -1;
+        }
+        struct tg_ccall call = {.n = N, .double_function = twice, .in_doubles = in, .out_doubles = out};
+        CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+        CHECK_OK(tg_group_wait(group, 60 * SECOND));
+        for (int i = 0; i < N; i++) {
+            CHECK(out[i] == 2 * in[i]);
+        }
+        check_group(group, N);
+        CHECK_EQ(group_stats(group).outcomes[TG_OUTCOME_SUCCEEDED], N);
+        CHECK_OK(tg_group_destroy(group));
+    }
+    struct tg_lane_stats stats = lane_stats(p.lane);
+    CHECK_EQ(stats.outcomes[TG_OUTCOME_SUCCEEDED], 5 * N);
+    CHECK_EQ(stats.attempts_ok, 5 * N);
+    CHECK_LE(stats.peak_running, 3);
+    stop_pool(&p);
+}
+
+static atomic_uint calls[N];
+static atomic_int at_once, most_at_once;
+
+/* Element i fails i % 4 times with a retryable error; every 100th fails for good. */
+static int flaky(const void *in, size_t in_len, void *out, size_t out_cap, size_t *out_len)
+{
+    uint32_t element;
+    int now = atomic_fetch_add(&at_once, 1) + 1, most = atomic_load(&most_at_once);
+    while (now > most && !atomic_compare_exchange_weak(&most_at_once, &most, now)) {
+    }
+    CHECK_EQ(in_len, sizeof element);
+    CHECK_GE(out_cap, sizeof element);
+    memcpy(&element, in, sizeof element);
+    unsigned call = atomic_fetch_add(&calls[element], 1);
+    atomic_fetch_sub(&at_once, 1);
+    if (element % 100 == 99) {
+        return -7;
+    }
+    if (call < element % 4) {
+        return 3;
+    }
+    memcpy(out, &element, sizeof element);
+    *out_len = sizeof element;
+    return 0;
+}
+
+struct bytes_call {
+    uint32_t in[N];
+    size_t offsets[N + 1];
+    uint32_t out[N];
+    size_t lens[N];
+    int statuses[N];
+};
+
+static struct tg_ccall make_call(struct bytes_call *b, size_t n, tg_bytes_function function)
+{
+    memset(b, 0, sizeof *b);
+    memset(calls, 0, sizeof calls);
+    for (size_t i = 0; i <= n; i++) {
+        b->offsets[i] = i * sizeof(uint32_t);
+        if (i < n) {
+            b->in[i] = (uint32_t)i;
+        }
+    }
+    return (struct tg_ccall){.n = n, .bytes_function = function, .in = (const unsigned char *)b->in,
+                             .in_offsets = b->offsets, .out = (unsigned char *)b->out, .out_stride = sizeof(uint32_t),
+                             .out_lens = b->lens, .statuses = b->statuses};
+}
+
+static void failures_are_retried_by_the_policy(void)
+{
+    static struct bytes_call b;
+    enum { COUNT = 4000 };
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 2, .retry = {.attempts = 3, .base_ns = 100000}}, 4);
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){.histograms = 1});
+    struct tg_ccall call = make_call(&b, COUNT, flaky);
+    atomic_store(&most_at_once, 0);
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    CHECK_OK(tg_group_wait(group, 60 * SECOND));
+    uint64_t failed = 0;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        bool final = i % 100 == 99, spent = i % 4 == 3;
+        CHECK_EQ(atomic_load(&calls[i]), final ? 1 : spent ? 3 : i % 4 + 1);
+        CHECK_EQ((uint64_t)(int64_t)b.statuses[i], (uint64_t)(int64_t)(final ? -7 : spent ? 3 : 0));
+        CHECK_EQ(b.lens[i], final || spent ? 0 : sizeof(uint32_t));
+        failed += final || spent;
+    }
+    struct tg_group_stats stats = group_stats(group);
+    CHECK_EQ(stats.outcomes[TG_OUTCOME_FAILED], failed);
+    CHECK_EQ(stats.outcomes[TG_OUTCOME_SUCCEEDED], COUNT - failed);
+    CHECK_LE(atomic_load(&most_at_once), 2); /* the lane's concurrency, not the pool's */
+    check_group(group, COUNT);
+    CHECK_EQ(lane_stats(p.lane).started, COUNT + lane_stats(p.lane).retried);
+    CHECK_OK(tg_group_destroy(group));
+    stop_pool(&p);
+}
+
+static void a_call_nobody_works_on_can_be_cancelled(void)
+{
+    static double in[N], out[N];
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 1, .capacity = N}, 0);
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){.histograms = 1});
+    struct tg_ccall call = {.n = N, .double_function = twice, .in_doubles = in, .out_doubles = out};
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    struct tg_group *second = add_group(p.lane, (struct tg_group_options){0});
+    CHECK_STATUS(tg_core_submit_ccall(p.core, second, &call, 0), TG_FULL);
+    CHECK_STATUS(tg_core_destroy(p.core), TG_BUSY);
+    uint64_t n;
+    CHECK_OK(tg_group_cancel(group, &n));
+    CHECK_EQ(n, N);
+    CHECK(tg_group_done(group));
+    CHECK_EQ(group_stats(group).outcomes[TG_OUTCOME_CANCELLED], N);
+    call.n = 0;
+    CHECK_OK(tg_core_submit_ccall(p.core, second, &call, 0));
+    CHECK(tg_group_done(second));
+    stop_pool(&p);
+}
+
+static void a_rate_holds_for_elements_too(void)
+{
+    static double in[50], out[50];
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 2}, 0);
+    struct tg_limit *limit, *keyed;
+    struct tg_limit_options options = {.kind = TG_LIMIT_RATE, .count = 1000, .period_ns = SECOND, .burst = 10};
+    struct tg_limit_options keys = {.kind = TG_LIMIT_CONCURRENCY, .keyed = 1, .capacity = 1};
+    CHECK_OK(tg_limit_create(p.core, &options, &limit));
+    CHECK_OK(tg_limit_create(p.core, &keys, &keyed));
+    CHECK_STATUS(tg_lane_attach(p.lane, keyed), TG_INVALID);
+    CHECK_OK(tg_lane_attach(p.lane, limit));
+    CHECK_OK(tg_cpool_create(p.core, 2, &p.pool));
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){.histograms = 1});
+    struct tg_ccall call = {.n = 50, .double_function = twice, .in_doubles = in, .out_doubles = out};
+    uint64_t began = tg_core_now(p.core);
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    CHECK_OK(tg_group_wait(group, 60 * SECOND));
+    CHECK_GE(tg_core_now(p.core) - began, 40 * MS); /* 10 at once, then one per ms */
+    CHECK_EQ(limit_stats(limit).granted, 50);
+    CHECK_GE(group_stats(group).max_ns[TG_CLASS_LIMITED], 30 * MS);
+    check_group(group, 50);
+    stop_pool(&p);
+}
+
+static void simulated_work_follows_its_plan(void)
+{
+    struct tg_simulation s = {.min_ns = 1000, .max_ns = 200000, .failure_rate = 0.1, .seed = 5};
+    int failures = 0;
+    for (s.element = 0; s.element < 10000; s.element++) {
+        uint64_t planned, again;
+        int failed, failed_again;
+        tg_simulate_plan(&s, &planned, &failed);
+        tg_simulate_plan(&s, &again, &failed_again);
+        CHECK_EQ(planned, again);
+        CHECK_EQ(failed, failed_again);
+        CHECK_GE(planned, 1000);
+        CHECK_LE(planned, 200000);
+        failures += failed;
+    }
+    CHECK_GE(failures, 850);
+    CHECK_LE(failures, 1150);
+    for (s.spin = 0; s.spin < 2; s.spin++) {
+        struct tg_simulated result;
+        size_t size;
+        int failed;
+        uint64_t planned;
+        tg_simulate_plan(&s, &planned, &failed);
+        CHECK_EQ(tg_simulate(&s, sizeof s, &result, sizeof result, &size), failed);
+        CHECK_EQ(size, sizeof result);
+        CHECK_EQ(result.planned_ns, planned);
+        CHECK_GE(result.took_ns, planned);
+    }
+    size_t size;
+    CHECK(tg_simulate(&s, 3, NULL, 0, &size) == -1);
+    CHECK(tg_simulate_sleep(0.0001) >= 0.0001);
+    CHECK(tg_simulate_spin(0.0001) >= 0.0001);
+    CHECK(tg_simulate_sleep(-1) < 1);
+}
+
+static void destroying_a_busy_pool_keeps_what_is_unclaimed(void)
+{
+    static double in[N], out[N];
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 2}, 2);
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){0});
+    for (int i = 0; i < N; i++) {
+        in[i] = 1e-6;
+    }
+    struct tg_ccall call = {.n = N, .double_function = tg_simulate_spin, .in_doubles = in, .out_doubles = out};
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    CHECK_OK(tg_cpool_destroy(p.pool));
+    CHECK_OK(tg_cpool_create(p.core, 1, &p.pool)); /* another pool goes on */
+    CHECK_OK(tg_group_wait(group, 60 * SECOND));
+    CHECK_EQ(group_stats(group).outcomes[TG_OUTCOME_SUCCEEDED], N);
+    stop_pool(&p);
+}
+
+RUN(TEST(doubles_are_all_computed), TEST(failures_are_retried_by_the_policy), TEST(a_call_nobody_works_on_can_be_cancelled),
+    TEST(a_rate_holds_for_elements_too), TEST(simulated_work_follows_its_plan),
+    TEST(destroying_a_busy_pool_keeps_what_is_unclaimed))
