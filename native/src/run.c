@@ -76,7 +76,16 @@ void tg__run_put_back(struct tg_run *run, uint32_t first, uint32_t n)
     struct tg_lane *lane = run->lane;
     struct tg_link *head = lane->resumed.next;
     for (uint32_t i = 0; i < n; i++) {
-        tg__line_put_back(lane, run->items[first + i], head);
+        struct tg_item *item = run->items[first + i];
+        if (item->limits_held != 0) {
+            /* It will ask its keys again, and must not find itself in its own way. */
+            uint8_t verdict = item->verdict;
+            item->verdict = TG_VERDICT_NONE;
+            tg__item_outcome(item, lane->core->now_ns);
+            tg__item_release(item, lane->core->now_ns);
+            item->verdict = verdict;
+        }
+        tg__line_put_back(lane, item, head);
     }
     lane->n_claimed -= n;
     tg__lane_refresh(lane);
