@@ -27,11 +27,6 @@ static PyObject *next_link(PyObject *link, const char **frame_attribute)
         }
         PyErr_Clear();
     }
-    PyObject *coro = PyObject_CallMethod(link, "get_coro", NULL); /* it waits for another task: go on there */
-    if (coro) {
-        return coro;
-    }
-    PyErr_Clear();
     PyObject *found = NULL;
     if (PyObject_IS_GC(link) && Py_TYPE(link)->tp_traverse
         && (strcmp(Py_TYPE(link)->tp_name, "async_generator_asend") == 0
@@ -60,9 +55,20 @@ static int append_frame(PyObject *list, PyObject *link, const char *frame_attrib
     return failed;
 }
 
+/* The end of a task's own chain. Does it wait for another task? Then its coroutine is the next link. Steals *task. */
+static PyObject *coroutine_of_awaited_task(PyObject **task)
+{
+    PyObject *waiter = PyObject_GetAttrString(*task, "_fut_waiter");
+    PyObject *coro = waiter ? PyObject_CallMethod(waiter, "get_coro", NULL) : NULL;
+    PyErr_Clear();
+    Py_DECREF(*task);
+    *task = waiter;
+    return coro;
+}
+
 PyObject *tg_driver_stack(PyObject *task)
 {
-    PyObject *list = PyList_New(0);
+    PyObject *list = PyList_New(0), *current = Py_NewRef(task);
     PyObject *link = Py_XNewRef(tgd_fields_of(task)->coro);
     for (int depth = 0; list && link && link != Py_None && depth < TGD_STACK_MAX; depth++) {
         const char *frame_attribute = NULL;
@@ -71,8 +77,9 @@ PyObject *tg_driver_stack(PyObject *task)
             Py_CLEAR(list);
         }
         Py_DECREF(link);
-        link = next;
+        link = next ? next : current ? coroutine_of_awaited_task(&current) : NULL;
     }
     Py_XDECREF(link);
+    Py_XDECREF(current);
     return list;
 }

@@ -119,11 +119,11 @@ static int begin_coroutine(tgd_side *side, PyObject *future, Py_ssize_t index, P
             return 0;
         }
     }
-    int failed = step == TG_STEP_BROKEN ? -1 : tgd_gathering_child(future, index, out, step == TG_STEP_RAISED);
-    if (!failed && step == TG_STEP_RAISED && tgd_is_fatal(out)) {
-        tgd_restore_raised(out);
+    if (step == TG_STEP_RAISED && tgd_is_fatal(out)) {
+        tgd_restore_raised(out); /* leaves gather() itself, as it would leave a step of asyncio's task */
         return -1;
     }
+    int failed = step == TG_STEP_BROKEN ? -1 : tgd_gathering_child(future, index, out, step == TG_STEP_RAISED);
     Py_XDECREF(out);
     return failed;
 }
