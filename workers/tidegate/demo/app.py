@@ -11,8 +11,8 @@ from tidegate import Limit, Retry, RetryAfter, Tidegate
 from tidegate.demo.http_client import get
 
 #: What the demo's server allows, and what its clients ask for together: a little less.
-SERVER_RATE, SERVER_BURST = 150.0, 40
-CLIENT_RATE, CLIENT_BURST = 125.0, 10
+SERVER_RATE, SERVER_BURST = 150.0, 80
+CLIENT_RATE, CLIENT_BURST = 125.0, 30
 
 
 class Source(TypedDict):

@@ -82,8 +82,8 @@ class DemoServer:
             head = f"HTTP/1.1 {status} -\r\nContent-Length: {len(body)}\r\n{extra}Connection: close\r\n\r\n"
             writer.write(head.encode() + body)
             await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client gave up, as it may
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client gave up, as it may; or the server stops, and asyncio would complain of its own tasks
         finally:
             writer.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tidegate.model.job import Origin
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + "/"
+_DEMO = _PACKAGE + "demo/"  # an app like any other
 
 
 def capture(parent_job: str = "") -> Origin:
@@ -19,7 +20,7 @@ def capture(parent_job: str = "") -> Origin:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if not code.co_filename.startswith(_PACKAGE):
+        if not code.co_filename.startswith(_PACKAGE) or code.co_filename.startswith(_DEMO):
             return Origin(code.co_filename, frame.f_lineno, code.co_qualname, parent_job)
         if frame.f_back is None:
             break
