@@ -1,7 +1,7 @@
 """The compiled binding of the C executor. Only tidegate.executor imports it."""
 
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from os import PathLike
 from typing import Any, final

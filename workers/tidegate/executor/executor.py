@@ -163,8 +163,8 @@ class Executor:
     async def amap(self, function: Function, items: Iterable[Any] | AsyncIterable[Any]) -> Outcomes:
         """As :meth:`map`, on the running loop."""
         values = [item async for item in items] if isinstance(items, AsyncIterable) else list(items)
-        parts = []
-        runs = []
+        parts: list[Part] = []
+        runs: list[tuple[int, Run, int]] = []
         try:
             for first in range(0, len(values), CHUNK):
                 chunk = values[first : first + CHUNK]

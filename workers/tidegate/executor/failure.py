@@ -73,7 +73,7 @@ def message_of(error: BaseException, limit: int = MAX_MESSAGE) -> str:
     """
     try:
         text = str(error)
-    except BaseException as second:
+    except BaseException as second:  # noqa: BLE001 - whatever it raises, it has no text
         return f"<{_name(type(second))} in __str__>"
     if not isinstance(text, str):  # a str subclass with a hostile slice is still text
         return "<unreadable>"
@@ -111,7 +111,7 @@ def retry_after_s(error: BaseException) -> float:
             headers = getattr(getattr(error, "response", None), "headers", None)
             delay = headers.get("Retry-After") if headers is not None else None
         return max(0.0, min(float(delay), 86_400.0)) if delay is not None else 0.0
-    except Exception:  # noqa: BLE001 - attributes of a stranger: whatever they do, there is simply no delay
+    except BaseException:  # noqa: BLE001 - attributes of a stranger: whatever they do, there is simply no delay
         return 0.0
 
 
@@ -124,7 +124,7 @@ def classifier(
     def classify(error: BaseException, attempt: int, run_ns: int, timed_out: bool) -> tuple[bool, int, str | None]:
         try:
             wanted = retry.wants(error)
-        except Exception:  # noqa: BLE001 - a predicate that fails answers nothing: do not retry what nobody understands
+        except BaseException:  # noqa: BLE001 - a predicate that fails answers nothing: do not retry what nobody understands
             wanted = False
         delay_s = retry_after_s(error)
         if delay_s > 0 and on_retry_after is not None:
@@ -137,7 +137,7 @@ def classifier(
     return classify
 
 
-def capture(
+def capture(  # noqa: PLR0917 - called from C, by position
     error: BaseException | None,
     position: int,
     outcome_code: int,
@@ -164,7 +164,8 @@ def capture(
     if outcome is Outcome.TIMED_OUT and not message:
         message = f"ran longer than the timeout ({run_ns / 1e9:.3g} s in all)"
     frames = _user_frames(error.__traceback__)
-    text = _text(error, kind, message, frames, earlier, reason, origin)
+    heading = f"{kind}: {message[:500]}"
+    text = _text(error, frames, heading=heading, earlier=earlier, reason=reason, origin=origin)
     return ItemFailure(
         position, outcome, kind, message, text, fingerprint(kind, _sites(frames), message), attempts, run_ns, earlier
     )
@@ -197,15 +198,15 @@ def _sites(frames: list[tuple[CodeType, int]]) -> tuple[str, ...]:
 
 def _text(
     error: BaseException,
-    kind: str,
-    message: str,
     frames: list[tuple[CodeType, int]],
+    *,
+    heading: str,
     earlier: tuple[str, ...],
     reason: int,
     origin: str | None,
 ) -> str:
-    """One asynchronous stack, innermost frame first: where it failed, who awaited that, the attempts before, who enqueued it."""
-    lines = [f"{kind}: {message[:500]}"]
+    """One asynchronous stack, innermost frame first: where it failed, who awaited that, earlier attempts, who enqueued it."""
+    lines = [heading]
     for code, line in reversed(frames[-MAX_FRAMES:]):
         lines.append(f"  at {code.co_qualname} ({code.co_filename}:{line})")
         source = _source_line(code.co_filename, line)

@@ -195,7 +195,13 @@ class Host:
         """A limit that lanes may share. ``supplied``: its permits come from outside (:meth:`HostLimit.offer`, or
         :meth:`HostLimit.set_capacity`, which starts at 0). ``keyed``: each key has permits of its own."""
         return HostLimit.create(
-            self._core, name, rate_per_s=rate_per_s, burst=burst, concurrency=concurrency, supplied=supplied, keyed=keyed
+            self._core,
+            name,
+            rate_per_s=rate_per_s,
+            burst=burst,
+            concurrency=concurrency,
+            supplied=supplied,
+            keyed=keyed,
         )
 
     def lane(
@@ -254,7 +260,9 @@ class Host:
             taken = {(kind >> 2).bit_length() - 1 for kind in self._guests}
             index = next((number for number in range(1, 14) if number not in taken), None)
             if index is None:
-                raise ExecutorFull("13 event loops share this executor already", remedy="use one executor for each loop")
+                raise ExecutorFull(
+                    "13 event loops share this executor already", remedy="use one executor for each loop"
+                )
             pump = _native.Pump(self._core, loop, as_coroutine, index)
             self._guests[pump.kind] = (loop, pump)
             return pump.kind
@@ -305,7 +313,9 @@ class Host:
         pump = self._loop.pump if self._loop is not None else None
         if pump is not None:
             found.extend(
-                RunningItem(lane, b"", position, 0, ran_ns, tuple(f"{file}:{line} in {name}" for file, line, name in frames))
+                RunningItem(
+                    lane, b"", position, 0, ran_ns, tuple(f"{file}:{line} in {name}" for file, line, name in frames)
+                )
                 for lane, position, ran_ns, frames in pump.stacks()
             )
         return found

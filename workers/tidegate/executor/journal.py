@@ -23,7 +23,9 @@ def read(path: str | PathLike[str]) -> list[JournalEntry]:
     """The items of a journal, of a dead or a living process. ``OSError`` if it cannot be read, ``ValueError`` if it is no
     journal or of another version."""
     _pid, _created, entries = _native.journal_read(path)
-    return [JournalEntry(tag, position, attempt, start_ns, slot) for tag, position, attempt, start_ns, slot, _ in entries]
+    return [
+        JournalEntry(tag, position, attempt, start_ns, slot) for tag, position, attempt, start_ns, slot, _ in entries
+    ]
 
 
 def read_pid(path: str | PathLike[str]) -> int:

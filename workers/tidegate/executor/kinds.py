@@ -59,10 +59,11 @@ class CFunction:
 
 def _cffi_address(function: Any) -> int:
     try:
-        import cffi
+        import cffi  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         raise ConfigurationError(
-            f"{type(function).__name__} is no C function", remedy="give a ctypes function, a Numba cfunc or a cffi pointer"
+            f"{type(function).__name__} is no C function",
+            remedy="give a ctypes function, a Numba cfunc or a cffi pointer",
         ) from None
     return int(cffi.FFI().cast("uintptr_t", function))
 

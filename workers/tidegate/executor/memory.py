@@ -19,7 +19,10 @@ def cgroup_limit_bytes(root: Path = _V2, process: Path = Path("/proc/self/cgroup
         return None
     limits: list[int] = []
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        parts = line.split(":", 2)
+        if len(parts) != 3:
+            continue
+        _, controllers, path = parts
         if controllers == "":
             limits += _limits_up(root, path, "memory.max")
         elif "memory" in controllers.split(","):

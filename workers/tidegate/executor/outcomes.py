@@ -87,7 +87,9 @@ class Part:
 
     __slots__ = ("failures", "first", "n", "recovered", "times", "values")
 
-    def __init__(self, first: int, n: int, values: Sequence[Any], failures: dict[int, ItemFailure], times: Times) -> None:
+    def __init__(
+        self, first: int, n: int, values: Sequence[Any], failures: dict[int, ItemFailure], times: Times
+    ) -> None:
         self.first = first
         self.n = n
         self.values = values
@@ -115,7 +117,13 @@ class Part:
         run_ns, wait_ns, attempts = self.times(position)
         if failure is None:
             return ItemOutcome(
-                self.first + position, Outcome.SUCCEEDED, self.values[position], None, attempts, run_ns / 1e9, wait_ns / 1e9
+                self.first + position,
+                Outcome.SUCCEEDED,
+                self.values[position],
+                None,
+                attempts,
+                run_ns / 1e9,
+                wait_ns / 1e9,
             )
         fell_back = position in self.recovered
         return ItemOutcome(

@@ -13,6 +13,7 @@ from tidegate.model.policy import TaskPolicy
 from tidegate.model.stats import Distribution, distributions
 from tidegate.telemetry.record import LaneDelta
 
+ENDS = ("succeeded", "failed", "timed_out", "cancelled", "crashed")
 #: Error types told apart; the rest is counted together.
 MAX_ERROR_TYPES = 64
 #: Intervals kept of the recent past, so that the report of an executor that runs for months stays small.
@@ -95,7 +96,10 @@ class ExecutorReport:
             ("success", f"{share:.2%}"),
             ("executions", f"{self.executions:,}, of them {self.retries:,} retries"),
             ("throughput", f"{self.items_per_s:,.0f} items/s over {self.active_s:.3f} s of work"),
-            ("concurrency", f"average {self.average_concurrency:.1f}, peak {self.peak_concurrency}, limit {self.concurrency}"),
+            (
+                "concurrency",
+                f"average {self.average_concurrency:.1f}, peak {self.peak_concurrency}, limit {self.concurrency}",
+            ),
             ("run time", _times(self.run_s)),
             ("waited", ", ".join(f"{name} {seconds:.3f} s" for name, seconds in self.waited_s.items())),
             (
@@ -157,7 +161,7 @@ class Totals:
     def add(self, delta: LaneDelta) -> None:
         """What a lane did since the last time."""
         with self._lock:
-            for name in ("started", "succeeded", "failed", "timed_out", "cancelled", "crashed", "retried", "retries_refused"):
+            for name in (*ENDS, "started", "retried", "retries_refused"):
                 self._counts[name] += getattr(delta, name)
             self._busy_ns += delta.busy_ns
             self._peak = max(self._peak, delta.peak_running)
@@ -165,7 +169,7 @@ class Totals:
                 known = name in self._errors or len(self._errors) < MAX_ERROR_TYPES
                 self._errors[name if known else "(other)"] += count
             _merge(self._stats, delta.stats)
-            self._note_window(sum(getattr(delta, name) for name in ("succeeded", "failed", "timed_out", "cancelled", "crashed")))
+            self._note_window(sum(getattr(delta, name) for name in ENDS))
 
     def _note_window(self, items: int) -> None:
         self._window_items += items
@@ -180,9 +184,7 @@ class Totals:
         with self._lock:
             active_s = self._active_s + (time.monotonic() - self._active_since if self._active else 0.0)
             classes = distributions(self._stats)
-            outcomes = {
-                name: self._counts[name] for name in ("succeeded", "failed", "timed_out", "cancelled", "crashed")
-            }
+            outcomes = {name: self._counts[name] for name in ENDS}
             items = sum(outcomes.values())
             failures = sum(self._errors.values())
             facts: dict[str, Any] = {

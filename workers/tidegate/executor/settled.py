@@ -40,19 +40,10 @@ class Settled:
 
 def settled_of(taken: tuple[Any, ...]) -> Settled:
     """The tuple of ``_native.Run.take`` with names."""
-    count, bits, first, positions, values, failures, returned, deferred, attempts, counts, executions, retries, stats = taken
-    return Settled(
-        count,
-        bits,
-        first,
-        positions,
-        values,
-        [record or placeholder(position, code) for position, code, record in failures],
-        sorted(returned),
-        sorted(deferred),
-        attempts,
-        {outcome: number for outcome, number in zip(_OUTCOMES, counts, strict=True) if number},
-        executions,
-        retries,
-        stats,
-    )
+    settled = Settled(*taken)
+    settled.failures = [record or placeholder(position, code) for position, code, record in taken[5]]
+    settled.failures.sort(key=lambda failure: failure.position)
+    settled.returned.sort()
+    settled.deferred.sort()
+    settled.outcomes = {outcome: number for outcome, number in zip(_OUTCOMES, taken[9], strict=True) if number}
+    return settled

@@ -25,7 +25,7 @@ TARGET_S = 0.004
 
 
 class Stretch:
-    """How many items the next run takes: as many as run in about four milliseconds, at most an eighth of the high-water mark."""
+    """How many items the next run takes: as many as run in about four milliseconds, at most an eighth of the mark."""
 
     def __init__(self, high_water: int) -> None:
         self._most = max(1, high_water // 8)
@@ -193,7 +193,7 @@ async def _astream(
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def _feed(
+async def _feed(  # noqa: PLR0917 - the state of one stream, spelled out
     executor: Executor,
     function: Callable[..., Any],
     source: AsyncIterator[Any],
