@@ -60,6 +60,7 @@ def register_ticket_task(app: Celery) -> None:
         handler(job_id, number, queue)
 
     # The ticket is acknowledged before it is run: it is disposable, and the ledger remembers what matters.
+    # Not shared: Celery would add it to every app of the process otherwise.
     app.task(ticket, name=TICKET_TASK, bind=True, acks_late=False, ignore_result=True, max_retries=0, typing=False, shared=False)
 
 

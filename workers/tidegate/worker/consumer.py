@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.app import trace
 from celery.concurrency.thread import TaskPool
 from celery.worker import state
 
@@ -60,6 +61,9 @@ class TicketConsumer:
             log.debug("the event loop could not be woken")
 
     def _run(self) -> None:
+        # A pool thread looks a task up in the app that is current, and what is current is per thread; this makes ours the
+        # default of the process. Without it tickets that wait already when the process starts are not found, and lost.
+        trace.setup_worker_optimizations(self._app, self._name)
         self._controller = self._app.WorkController(
             hostname=self._name,
             pool=_waking_pool(self._wake),
