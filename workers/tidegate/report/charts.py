@@ -170,7 +170,7 @@ def _memory(facts: Facts) -> Figure | None:
         {
             "type": "scatter",
             "mode": "lines",
-            "name": escape(f"{visible(process.host, 40)}:{process.pid}"),
+            "name": escape(f"{visible(process.host, 40)}:{process.pid}", quote=False),  # plotly knows no &quot;
             "x": [at for at, _ in process.memory_points],
             "y": [value / 2**20 for _, value in process.memory_points],
             "line": {"width": 2, "color": _LINES[number % len(_LINES)]},

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from tidegate.ledger.connection import connect
 from tidegate.ledger.port import Committed, Lease, Settlement
 from tidegate.ledger.redis import RedisLedger
@@ -15,7 +17,7 @@ from tidegate.model.outcome import FailureRecord, Outcome
 from tidegate.model.stats import coarse_index
 from tidegate.model.wire import Shape, encode_argument, encode_failures, encode_items
 from tidegate.telemetry.record import LaneDelta, TelemetryRecord
-from tidegate.telemetry.stream import TelemetryWriter
+from tidegate.telemetry.stream import STREAM, TelemetryWriter
 
 MS = 1_000_000
 LEASE_MS = 15_000
@@ -82,9 +84,16 @@ class World:
         )
 
     def tell(
-        self, worker: str, sequence: int, *, task: str = "shop.fetch", lane: dict[str, Any] | None = None, **fields: Any
+        self,
+        worker: str,
+        sequence: int,
+        *,
+        task: str = "shop.fetch",
+        lane: dict[str, Any] | None = None,
+        at_ms: int = 0,
+        **fields: Any,
     ) -> None:
-        """One telemetry record: in its second, ten items succeeded."""
+        """One telemetry record: in its second, ten items succeeded. ``at_ms`` puts it elsewhere in the stream's time."""
         counts = {
             "started": 10,
             "succeeded": 10,
@@ -115,7 +124,10 @@ class World:
                 **fields,
             },
         )
-        self._writer.write(record)
+        if at_ms:
+            self._client.xadd(STREAM, {"r": msgspec.msgpack.encode(record)}, id=f"{at_ms}-0")
+        else:
+            self._writer.write(record)
 
 
 def times(**classes: list[int]) -> dict[str, int]:
