@@ -46,6 +46,7 @@ class LoopThread:
             self._ready.set()
             try:
                 loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.run_until_complete(loop.shutdown_default_executor())  # threads of asyncio.to_thread
             finally:
                 asyncio.set_event_loop(None)
                 loop.close()
