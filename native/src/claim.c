@@ -102,6 +102,7 @@ static void call_help(struct tg_core *core, struct tg_lane *lane)
 static tg_status claim_locked(struct tg_core *core, unsigned kinds, uint32_t tag, uint64_t now_ns, struct tg_run **out,
                               uint64_t *due_ns)
 {
+    core->hungry &= ~kinds; /* who asks need not be woken for what this very call finds */
     tg__run_timers(core, now_ns);
     tg__run_reclaim(core, kinds, now_ns);
     tg__tsc_calibrate(core, now_ns);
@@ -192,6 +193,7 @@ tg_status tg_core_next(struct tg_core *core, unsigned kinds, uint64_t now_ns, st
         return status;
     }
     now_ns = tg__now(core, now_ns);
+    core->hungry &= ~kinds;
     tg__run_timers(core, now_ns);
     tg__run_reclaim(core, kinds, now_ns);
     struct tg_lane *lane = NULL;
@@ -206,7 +208,7 @@ tg_status tg_core_next(struct tg_core *core, unsigned kinds, uint64_t now_ns, st
         items[(*n)++] = item;
         tg__turn(lane);
     }
-    if (*n < max) {
+    if (*n == 0 || (*n < max && lane == NULL)) {
         core->hungry |= kinds;
     }
     *due_ns = when_to_call_again(core, kinds);

@@ -148,6 +148,8 @@ void tg__scratch_fold(struct tg__scratch *scratch)
     }
     if (settled != 0) {
         tg__group_check_done(group);
+        /* Threads that wait on a closed core may go home. */
+        group->core->to_broadcast |= group->core->closed && group->core->slabs.live == 0;
     }
 }
 

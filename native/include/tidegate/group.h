@@ -20,7 +20,8 @@ struct tg_group_options {
     uint64_t max_wait_ns;
     /* Nonzero: keep coarse histograms of the group (up to 20 KB while it lives). */
     int histograms;
-    /* Nonzero: more items may come; the group is not done before tg_group_seal. */
+    /* Nonzero: items may come in several calls of tg_core_submit; the group is not done before tg_group_seal. With 0 the
+     * group is done as soon as all items of the first call have settled, and then takes no more (TG_CLOSED). */
     int open;
 };
 
