@@ -45,8 +45,9 @@ class WebServer:
             )
         names = LOOPBACK_NAMES | {host.lower()} if loopback and not token else None
         guard, self._pages = build_app(collector, reports, token=token, names=names)
-        self._host = host
         self._socket = _listen(host, port)
+        name = f"[{host}]" if ":" in host else host
+        self.address = f"http://{name}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             guard,
             log_level="warning",
@@ -61,12 +62,6 @@ class WebServer:
         )
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
-
-    @property
-    def address(self) -> str:
-        """``http://host:port``."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._socket.getsockname()[1]}"
 
     def start(self) -> None:
         """Listen in a thread; returns when requests are answered."""
