@@ -11,7 +11,8 @@ from rich.console import Console
 from tidegate.model.job import Progress
 from tidegate.model.outcome import Outcome
 
-console = Console(highlight=False)
+#: Piped output is not folded to the 80 columns of a terminal that is not there.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True, highlight=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,9 @@ from tidegate.cli.apps import load_task
 from tidegate.cli.items import format_of, opened, read_items
 from tidegate.cli.options import Json
 from tidegate.cli.output import exit_code, one_line, print_json, progress_document, say
+from tidegate.model.job import Origin
+from tidegate.model.wire import Shape
+from tidegate.producer.drive import drive
 from tidegate.task import MapOptions
 
 
@@ -41,7 +45,9 @@ def submit(
     options = MapOptions(**{key: value for key, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
     with opened(file) as stream:
         items = read_items(stream, "standard input" if file == "-" else file, kind, column)
-        job = (found.starmap if star else found.map)(items, **options)
+        origin = Origin(file=file if file == "-" else str(Path(file).absolute()), function="tidegate submit")
+        submission = found.gate.submission(found, Shape.STAR if star else Shape.ONE, None, options, origin)
+        job = found.gate.submitted(drive(submission, items))
     stands = job.wait(progress=not json) if wait else job.progress()
     if json:
         print_json(progress_document(stands))
