@@ -17,6 +17,7 @@ from tidegate.worker.tickets import TICKET_TASK, BadTicket, parse_ticket
 log = logging.getLogger(__name__)
 
 _HANDLER = "_tidegate_ticket_handler"
+_OWN = "_tidegate_own"
 
 
 def build(settings: Settings, broker_url: str) -> Celery:
@@ -27,6 +28,7 @@ def build(settings: Settings, broker_url: str) -> Celery:
     (True, ['json'], 1)
     """
     app = Celery("tidegate", broker=kombu_url(broker_url), set_as_current=False, fixups=[])
+    setattr(app, _OWN, True)
     app.conf.update(
         task_default_queue=settings.queue,
         task_default_exchange=settings.queue,
@@ -61,7 +63,16 @@ def register_ticket_task(app: Celery) -> None:
 
     # The ticket is acknowledged before it is run: it is disposable, and the ledger remembers what matters.
     # Not shared: Celery would add it to every app of the process otherwise.
-    app.task(ticket, name=TICKET_TASK, bind=True, acks_late=False, ignore_result=True, max_retries=0, typing=False, shared=False)
+    app.task(
+        ticket,
+        name=TICKET_TASK,
+        bind=True,
+        acks_late=False,
+        ignore_result=True,
+        max_retries=0,
+        typing=False,
+        shared=False,
+    )
 
 
 def prepare_worker(app: Celery, queues: Iterable[str], handler: Callable[[str, int, str], None]) -> None:
@@ -69,6 +80,8 @@ def prepare_worker(app: Celery, queues: Iterable[str], handler: Callable[[str, i
     if TICKET_TASK not in app.tasks:
         register_ticket_task(app)
     setattr(app, _HANDLER, handler)
+    if not getattr(app, _OWN, False):
+        app.set_default()  # as Celery's own worker does: the user's tasks find their app in any thread
     read_url, read_transport = _guarded(app.conf.broker_read_url or app.conf.broker_url or "")
     options = dict(app.conf.broker_transport_options or {})
     # Emulated acknowledgements cost three more commands a ticket and protect what need not be protected.

@@ -13,6 +13,7 @@ from celery import Celery, bootsteps
 from celery.app import trace
 from celery.concurrency.thread import TaskPool
 from celery.worker import state
+from kombu.serialization import prepare_accept_content
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +62,8 @@ class TicketConsumer:
             log.debug("the event loop could not be woken")
 
     def _run(self) -> None:
-        # A pool thread looks a task up in the app that is current, and what is current is per thread; this makes ours the
-        # default of the process. Without it tickets that wait already when the process starts are not found, and lost.
-        trace.setup_worker_optimizations(self._app, self._name)
+        # Before the first ticket is read: one that waits already would not be found, and lost.
+        _trace_here(self._app, self._name)
         self._controller = self._app.WorkController(
             hostname=self._name,
             pool=_waking_pool(self._wake),
@@ -88,6 +88,17 @@ def _waking_pool(wake: Callable[[], None]) -> type[TaskPool]:
             return result
 
     return WakingPool
+
+
+def _trace_here(app: Celery, hostname: str) -> None:
+    """Let the threads of the pool find the ticket task in ``app``.
+
+    Celery's own command makes its app the default of the whole process for this. In ours, user code may use Celery apps of
+    its own, which have to stay what they are.
+    """
+    app.finalize()
+    trace._localized[:] = [app.tasks, prepare_accept_content(app.conf.accept_content), hostname]
+    app.use_fast_trace_task = True
 
 
 def _lost() -> None:

@@ -70,6 +70,7 @@ class Process:
         _die_with(self._arguments.parent)
         logs.configure(f"worker[{self._arguments.name}]", "INFO")
         faulthandler.enable()
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
         try:
             app = load_app(self._arguments.app)
             settings = handed_down(app.settings, self._arguments.options)

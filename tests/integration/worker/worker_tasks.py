@@ -1,0 +1,137 @@
+"""The tasks that the worker tests run, in the test's process (to submit) and in worker processes (to execute).
+
+Each execution is noted in a file outside Redis first, so that what really ran is known whatever dies afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from tidegate import Limit, Retry, Tidegate
+from tidegate.executor import current_item
+from tidegate.testing.chaos.witness import note
+
+#: Kept for ever, as a leak would.
+leaked: list[bytearray] = []
+
+
+def _seen() -> None:
+    item = current_item()
+    assert item is not None
+    assert item.job_id is not None
+    note(os.environ["WITNESS"], item.job_id, item.index, item.attempt)
+
+
+def double(number: int) -> int:
+    _seen()
+    return 2 * number
+
+
+def nap(seconds: float) -> float:
+    _seen()
+    time.sleep(seconds)
+    return seconds
+
+
+async def async_nap(seconds: float) -> float:
+    _seen()
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+def every_third_fails(number: int) -> int:
+    _seen()
+    if number % 3 == 0:
+        raise ValueError(f"{number} is not wanted")
+    return number
+
+
+def fails_until(path: str, attempt: int) -> int:
+    """Fails until its ``attempt``-th execution, by its own count of attempts."""
+    _seen()
+    item = current_item()
+    assert item is not None
+    if item.attempt < attempt:
+        raise ConnectionError(f"not yet at {path}")
+    return item.attempt
+
+
+def odd_results(kind: str) -> Any:
+    """Results that can be stored, and results that cannot."""
+    _seen()
+    match kind:
+        case "object":
+            return object()
+        case "large":
+            return b"x" * 300_000
+        case "spiteful":
+            return _Spiteful()
+        case _:
+            return kind
+
+
+class _Spiteful:
+    """Cannot be encoded, and raises when it is looked at."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr either")
+
+
+def killer(number: int) -> int:
+    """13 dies of a signal, 17 leaves by the back door."""
+    _seen()
+    if number == 13:
+        ctypes.string_at(0)
+    if number == 17:
+        os._exit(3)
+    return number
+
+
+def stuck(number: int) -> int:
+    """3 holds the interpreter for ever, where no Python code can interrupt it."""
+    _seen()
+    if number == 3:
+        ctypes.PyDLL(None).sleep(600)
+    return number
+
+
+def leaky(megabytes: int) -> int:
+    _seen()
+    leaked.append(bytearray(os.urandom(1)) * (megabytes << 20))
+    return megabytes
+
+
+def kill_own_supervisor(number: int) -> int:
+    _seen()
+    if number == 0:
+        os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(0.02)
+    return number
+
+
+def wait_for_file(path: str) -> str:
+    _seen()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return path
+
+
+def register(gate: Tidegate) -> Tidegate:
+    """Give ``gate`` all of them."""
+    slow_retry = Retry(attempts=3, base=0.6, jitter="none", factor=1.0)
+    for function in (double, nap, every_third_fails, odd_results, leaky, kill_own_supervisor):
+        gate.task(name=function.__name__, concurrency=4)(function)
+    gate.task(name="async_nap", concurrency=20)(async_nap)
+    gate.task(name="wait_for_file", concurrency=2)(wait_for_file)
+    gate.task(name="one_by_one", concurrency=1)(nap)
+    gate.task(name="killer", concurrency=1)(killer)
+    gate.task(name="stuck", concurrency=2, hard_timeout=1.0)(stuck)
+    gate.task(name="fails_until", concurrency=4, retry=slow_retry, max_wait=0.1)(fails_until)
+    gate.task(name="limited", concurrency=20, limits=[Limit("two", concurrency=2)])(async_nap)
+    return gate
