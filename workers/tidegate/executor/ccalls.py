@@ -16,7 +16,7 @@ from tidegate.model.outcome import Outcome
 
 def map_c(lane: Lane, function: CFunction, items: Sequence[Any]) -> Outcomes:
     """Outcomes of a C function applied to numbers (a list, or a buffer of doubles, which is not copied) or bytes."""
-    threads = max(1, min(os.cpu_count() or 1, lane.policy.concurrency))
+    threads = c_threads(function, lane)
     if function.signature == DOUBLES:
         source = items if _is_doubles(items) else array("d", items)
         results = array("d", bytes(8 * len(items)))
@@ -40,6 +40,12 @@ def map_c(lane: Lane, function: CFunction, items: Sequence[Any]) -> Outcomes:
         position: _failure(function, position, status) for position, status in enumerate(statuses) if status != 0
     }
     return Outcomes([Part(0, len(items), values, failures, lambda _position: (0, 0, 1))])
+
+
+def c_threads(function: CFunction, lane: Lane) -> int:
+    """One thread a core for functions that compute; as many as items may run at once for functions that wait."""
+    most = min(lane.policy.concurrency, 256)
+    return most if function.blocks else max(1, min(os.cpu_count() or 1, most))
 
 
 def _is_doubles(items: object) -> bool:

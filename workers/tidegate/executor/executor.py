@@ -31,7 +31,7 @@ CHUNK = 50_000
 #: A waiting thread looks at the memory guard this often.
 LOOK_S = 0.1
 
-Function = Callable[..., Any]
+Function = Callable[..., Any] | CFunction
 
 
 class Executor:
@@ -112,7 +112,7 @@ class Executor:
             return taken.ok_values[0]
         return await self._arecover_one(taken.failures[0], args)
 
-    def _only(self, run: Run, function: Function, args: Any, kwargs: Any, recover: Function) -> Any:
+    def _only(self, run: Run, function: Function, args: Any, kwargs: Any, recover: Callable[..., None]) -> Any:
         taken = run.take()
         if taken.ok_values:
             return taken.ok_values[0]

@@ -21,6 +21,7 @@ class CFunction:
     ``signature`` is ``"double(double)"``, applied to buffers of doubles, or ``"int(bytes,out)"``:
     ``int f(const void *in, size_t in_len, void *out, size_t out_cap, size_t *out_len)``, where 0 is success, a positive
     number a failure that may be retried, a negative one a final failure. ``out_bytes`` is the room for one output.
+    ``blocks`` says that it waits rather than computes, so that more of them run at once than there are cores.
     ``keep`` is anything that has to stay alive for the address to be valid.
 
     >>> CFunction(1, "void(int)")
@@ -34,6 +35,7 @@ class CFunction:
     out_bytes: int = 64
     keep: object = None
     name: str = "C function"
+    blocks: bool = False
 
     def __post_init__(self) -> None:
         if self.signature not in (DOUBLES, BYTES):

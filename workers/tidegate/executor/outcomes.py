@@ -203,6 +203,13 @@ class Outcomes(Sequence[ItemOutcome]):
             found.extend(values)
         return found
 
+    def raw(self, index: int) -> Any:
+        """What is stored for an item, whether or not it succeeded: the output of a C function that failed, else ``None``."""
+        for part in self._parts:
+            if part.first <= index < part.first + part.n:
+                return part.values[index - part.first]
+        raise IndexError("there is no outcome of that index")
+
     @property
     def succeeded(self) -> int:
         """Items whose function succeeded."""
