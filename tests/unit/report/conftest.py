@@ -41,7 +41,12 @@ def spread(*groups: tuple[int, float]) -> Distribution:
 
 
 def telemetry(
-    *, seconds: int = 10, processes: int = 2, skip: tuple[int, ...] = (), limits: dict[str, int] | None = None, **fields: Any
+    *,
+    seconds: int = 10,
+    processes: int = 2,
+    skip: tuple[int, ...] = (),
+    limits: dict[str, int] | None = None,
+    **fields: Any,
 ) -> SampledFacts:
     """What the sampler makes of ``processes`` that report every second; ``idle`` and ``cpu`` are shares."""
     lane = {"concurrency": 6, "running": 5, "peak_running": 6, "busy_ns": 5 * SECOND_NS, **fields.pop("lane", {})}
@@ -109,7 +114,9 @@ def healthy(**changes: Any) -> Facts:
     facts = Facts(
         progress=replace(progress, **known),
         taken_wall_ms=T0_MS + 60_000,
-        times=times(running=(1000, 100 * MS), queued=(1000, MS), limited=(1000, MS), settling=(1000, MS), ready=(1000, MS)),
+        times=times(
+            running=(1000, 100 * MS), queued=(1000, MS), limited=(1000, MS), settling=(1000, MS), ready=(1000, MS)
+        ),
         live_workers=2,
         sampled=telemetry(),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tidegate.model.job import JobSpec
 from tidegate.report.facts import Facts
 from tidegate.report.findings import Finding, find
 from tidegate.report.findings.bottleneck import Kind, bottleneck
@@ -38,7 +39,9 @@ def test_few_runs_or_little_waiting_in_all_is_no_evidence_for_a_limit(
     assert found(facts, "limit_waits") is None
 
 
-def test_the_limit_is_named_by_what_items_were_seen_waiting_for(make_facts: Any, make_times: Any, make_telemetry: Any) -> None:
+def test_the_limit_is_named_by_what_items_were_seen_waiting_for(
+    make_facts: Any, make_times: Any, make_telemetry: Any
+) -> None:
     facts = make_facts(
         times=make_times(running=(1000, 100 * MS), limited=(1000, 300 * MS)),
         sampled=make_telemetry(limits={"host": 90, "api": 10}),
@@ -53,7 +56,9 @@ def test_the_limit_is_named_by_what_items_were_seen_waiting_for(make_facts: Any,
     assert "would add nothing: host" in adding.title
 
 
-def test_without_telemetry_the_only_limit_of_the_task_is_named(make_facts: Any, make_times: Any, make_telemetry: Any) -> None:
+def test_without_telemetry_the_only_limit_of_the_task_is_named(
+    make_facts: Any, make_times: Any, make_telemetry: Any
+) -> None:
     facts = make_facts(
         times=make_times(running=(1000, 100 * MS), limited=(1000, 300 * MS)), sampled=make_telemetry(seconds=0)
     )
@@ -62,6 +67,18 @@ def test_without_telemetry_the_only_limit_of_the_task_is_named(make_facts: Any, 
 
     assert finding is not None
     assert "limit api" in finding.title
+
+
+def test_a_task_with_several_limits_and_no_telemetry_names_them_all(
+    make_facts: Any, make_times: Any, make_telemetry: Any
+) -> None:
+    spec = JobSpec(job_id="x", task="shop.fetch", limits=("api", "host"))
+    waits = make_times(running=(1000, 100 * MS), limited=(1000, 300 * MS))
+
+    finding = found(make_facts(times=waits, spec=spec, sampled=make_telemetry(seconds=0)), "limit_waits")
+
+    assert finding is not None
+    assert "limit api or host" in finding.title
 
 
 @pytest.mark.parametrize(

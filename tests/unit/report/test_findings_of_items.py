@@ -46,7 +46,9 @@ def test_failure_rate_is_told_above_ten_per_cent_of_twenty_items(
 def test_failure_rate_names_the_leading_error_its_fingerprint_and_the_line_that_enqueued_it(make_facts: Any) -> None:
     group = FailureGroup(fingerprint="a1b2", error_type="ValueError", count=300, file="/app/fetch.py", line=31)
     facts = make_facts(
-        outcomes={Outcome.SUCCEEDED: 600, Outcome.FAILED: 400}, errors={"ValueError": 300, "OSError": 100}, groups=(group,)
+        outcomes={Outcome.SUCCEEDED: 600, Outcome.FAILED: 400},
+        errors={"ValueError": 300, "OSError": 100},
+        groups=(group,),
     )
 
     finding = found(facts, "failure_rate")
@@ -58,7 +60,9 @@ def test_failure_rate_names_the_leading_error_its_fingerprint_and_the_line_that_
 
 
 def test_a_job_that_mostly_fails_is_critical_and_cancelled_items_do_not_count_as_failures(make_facts: Any) -> None:
-    mostly = found(make_facts(outcomes={Outcome.SUCCEEDED: 400, Outcome.CRASHED: 0, Outcome.FAILED: 600}), "failure_rate")
+    mostly = found(
+        make_facts(outcomes={Outcome.SUCCEEDED: 400, Outcome.CRASHED: 0, Outcome.FAILED: 600}), "failure_rate"
+    )
     cancelled = make_facts(outcomes={Outcome.SUCCEEDED: 400, Outcome.CANCELLED: 600})
 
     assert mostly is not None

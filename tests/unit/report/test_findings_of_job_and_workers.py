@@ -30,7 +30,9 @@ def test_a_job_that_is_not_parked_is_not_called_so(make_facts: Any) -> None:
     assert found(make_facts(**RUNNING, reason="old"), "parked") is None
 
 
-@pytest.mark.parametrize(("state", "appears"), [(JobState.SEALED, True), (JobState.DONE, False), (JobState.PARKED, False)])
+@pytest.mark.parametrize(
+    ("state", "appears"), [(JobState.SEALED, True), (JobState.DONE, False), (JobState.PARKED, False)]
+)
 def test_a_paused_job_with_work_left_is_told(make_facts: Any, state: JobState, appears: bool) -> None:
     facts = make_facts(**{**RUNNING, "state": state}, paused=True)
 

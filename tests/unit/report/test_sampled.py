@@ -70,7 +70,10 @@ def test_no_time_or_no_telemetry_gives_no_facts(end_ms: int) -> None:
 def test_memory_is_bounded_for_a_day_and_a_thousand_processes() -> None:
     day = 86_400_000
     entries = [
-        (T0 + minute * 60_000, TelemetryRecord(worker=f"w{minute % 1000}", sequence=1 + minute, queues=("q",), interval_ns=S))
+        (
+            T0 + minute * 60_000,
+            TelemetryRecord(worker=f"w{minute % 1000}", sequence=1 + minute, queues=("q",), interval_ns=S),
+        )
         for minute in range(1440)
     ]
 

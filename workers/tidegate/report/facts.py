@@ -30,7 +30,12 @@ MAX_SAMPLES = 3
 
 UNSUCCESSFUL = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED)
 
-_FRAME = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+)(?:, in (?P<function>[^\n]+))?', re.MULTILINE)
+#: A frame of a trace: the executor's own form, innermost first, or Python's, innermost last.
+_OWN_FRAME = re.compile(r"^  at (?P<function>[^\n]+?) \((?P<file>[^\n]+):(?P<line>\d{1,9})\)$", re.MULTILINE)
+_PYTHON_FRAME = re.compile(
+    r'^ *File "(?P<file>[^"\n]+)", line (?P<line>\d{1,9})(?:, in (?P<function>[^\n]+))?$', re.MULTILINE
+)
+_LIBRARY = re.compile(r"^<|/site-packages/|/dist-packages/|/lib/python3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureGroup:
-    """Dead letters with one fingerprint. ``file`` and ``line``: the innermost frame of the trace, when there is one."""
+    """Dead letters with one fingerprint. ``file`` and ``line``: its innermost frame that is not a library's."""
 
     fingerprint: str
     error_type: str
@@ -176,18 +181,24 @@ def _groups(ledger: Ledger, job_id: str) -> tuple[tuple[FailureGroup, ...], int,
 
 
 def _group(fingerprint: str, count: int, letters: Sequence[FailureRecord], trace: str) -> FailureGroup:
-    frames = list(_FRAME.finditer(trace))
-    frame = frames[-1] if frames else None
+    frame = _place(trace)
     return FailureGroup(
         fingerprint=visible(fingerprint, 64),
         error_type=visible(letters[0].error_type, 200),
         count=count,
         file=visible(frame["file"], 300) if frame else "",
-        line=int(frame["line"][:9]) if frame else 0,
+        line=int(frame["line"]) if frame else 0,
         function=visible(frame["function"] or "", 200) if frame else "",
         traceback=visible_block(trace),
         samples=tuple(_sample(letter) for letter in letters),
     )
+
+
+def _place(trace: str) -> re.Match[str] | None:
+    """The innermost frame that is not a library's; the innermost of all when every one is."""
+    frames = list(_OWN_FRAME.finditer(trace)) or list(_PYTHON_FRAME.finditer(trace))[::-1]
+    own = (frame for frame in frames if not _LIBRARY.search(frame["file"]))
+    return next(own, frames[0] if frames else None)
 
 
 def _sample(letter: FailureRecord) -> Sample:

@@ -127,8 +127,10 @@ class SampledFacts:
     @property
     def concurrency_configured(self) -> float:
         """Items of the task that the live processes may run at once, averaged over the covered time."""
-        allowed_ns = sum(process.concurrency * process.interval_ns for process in self.processes)
-        return allowed_ns / (self.covered_s * 1e9) if self.covered_s else 0.0
+        if not self.covered_s:
+            return 0.0
+        covered_ns = self.covered_s * 1e9  # a process's first record may begin a little before
+        return sum(p.concurrency * min(1.0, p.interval_ns / covered_ns) for p in self.processes)
 
     @property
     def average_running(self) -> float:

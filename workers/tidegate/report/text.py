@@ -117,7 +117,7 @@ def _times(facts: Facts) -> Iterator[RenderableType]:
     whole = sum(facts.times[name].sum_ns for name in facts.times if name != "ready")
     for name in TIME_CLASSES:
         times = facts.times.get(name, Distribution())
-        if not times.count:
+        if not times.sum_ns:
             continue
         quantiles = [duration(times.quantile_ns(q)) for q in (0.5, 0.95, 0.99)]
         part = "" if name == "ready" else share(times.sum_ns, whole)

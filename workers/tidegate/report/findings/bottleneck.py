@@ -96,10 +96,9 @@ def average_ready(facts: Facts) -> float:
 
 
 def leading_limit(facts: Facts) -> str:
-    """The limit that most items were seen waiting for; the only limit of the task; or nothing when neither is known."""
+    """The limit that most items were seen waiting for, or what the task's limits leave open; nothing when it has none."""
     weights = facts.sampled.limit_weights
     if weights:
         return visible(max(weights, key=lambda name: weights[name]), 100)
-    if facts.spec and len(facts.spec.limits) == 1:
-        return visible(facts.spec.limits[0], 100)
-    return ""
+    named = [visible(limit, 100) for limit in facts.spec.limits[:8]] if facts.spec else []
+    return " or ".join(named)
