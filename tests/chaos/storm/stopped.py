@@ -21,12 +21,12 @@ def zombies(scale: Scale) -> Row:
     with scene(scale.folder / "zombies") as stage:
         settings = {"lease_s": lease_s, "slots": 2, "sweep_s": 0.3}
         with WorkerTree(stage.url, stage.folder, stage.witness, processes=2, settings=settings) as tree:
-            until(lambda: len(tree.children()) == 2, "both worker processes started")
+            tree.wait_up()
             items = scale.items(300_000, 12_000)
             job = stage.submit("chaos.note", (8.0 for _ in range(items)), batch_size=BATCH, patience_s=600)
             stopped = 0
             while stopped < paused and not job.progress().ended:
-                until(lambda: len(tree.children()) == 2, "both worker processes live")
+                tree.wait_up()
                 time.sleep(0.5)
                 victim = random.choice(tree.children())
                 tree.signal_child(victim, signal.SIGSTOP)
@@ -60,8 +60,8 @@ def rolling_restarts(scale: Scale) -> Row:
             for number in range(restarts):
                 tree = trees[number % 2]
                 other = trees[1 - number % 2]
-                until(lambda tree=tree: tree.children(), "the worker to be restarted is up")
-                until(lambda other=other: other.children(), "the other worker is up")
+                tree.wait_up()
+                other.wait_up()
                 time.sleep(0.8)
                 if job.progress().ended:
                     break

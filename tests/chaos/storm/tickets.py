@@ -7,7 +7,7 @@ import time
 from random import Random
 
 from storm.row import Row, Scale
-from storm.scene import scene, until
+from storm.scene import scene
 from storm.tree import WorkerTree
 
 QUEUE = "tidegate"
@@ -20,7 +20,7 @@ def tickets(scale: Scale) -> Row:
     deleted = repeated = malformed = 0
     with scene(scale.folder / "tickets") as stage, stage.server.client() as client:
         with WorkerTree(stage.url, stage.folder, stage.witness, processes=2, settings={"sweep_s": 0.5}) as tree:
-            until(lambda: len(tree.children()) == 2, "both worker processes started")
+            tree.wait_up()
             job = stage.submit("chaos.note", (2.0 for _ in range(items)), batch_size=50, patience_s=600)
             while not job.progress().ended:
                 time.sleep(0.1)
@@ -34,7 +34,7 @@ def tickets(scale: Scale) -> Row:
                 malformed += len(rubbish)
             stage.settle(job, patience_s=900)
             verdict = stage.check(job, items)
-            until(lambda: len(tree.children()) == 2, "both worker processes live")
+            tree.wait_up()
             exits = int(tree.exit_code is not None) + tree.log.read_text(errors="replace").count("replaced in_s=")
     return Row(
         fault="tickets all deleted; each repeated 10 times; malformed ones mixed in",
