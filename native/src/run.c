@@ -91,8 +91,13 @@ void tg__run_put_back(struct tg_run *run, uint32_t first, uint32_t n)
     tg__lane_refresh(lane);
 }
 
+/* An item of it has been running too long. A run that was not begun is not stuck: its owner is on the way (it may wait for
+ * an interpreter lock that a thief would wait for too), and what it was charged for stays its own. */
 static bool is_stuck(struct tg_core *core, struct tg_run *run, uint64_t now_ns)
 {
+    if ((uint32_t)atomic_load_explicit(&run->cursor, memory_order_relaxed) == 0) {
+        return false;
+    }
     /* relaxed: see struct tg_run. */
     uint64_t start = atomic_load_explicit(&run->start_ns, memory_order_relaxed);
     return tg_run_left(run) != 0 && now_ns > start && now_ns - start >= core->steal_after_ns;

@@ -171,6 +171,32 @@ static void rates_and_keys_make_runs_of_one(void)
     finish(&f);
 }
 
+static void a_keyed_item_given_back_is_not_in_its_own_way(void)
+{
+    struct fixture f;
+    start_with(&f, (struct tg_core_options){.steal_after_ns = MS});
+    struct tg_limit *limit =
+        add_limit(&f, (struct tg_limit_options){.kind = TG_LIMIT_CONCURRENCY, .keyed = 1, .capacity = 1});
+    struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 4});
+    CHECK_OK(tg_lane_attach(lane, limit));
+    struct tg_group *group = add_group(lane, (struct tg_group_options){.open = 1});
+    submit_key(&f, group, 9, 0);
+    submit_key(&f, group, 9, 1);
+    struct tg_run *run = claim(&f, 1);
+    CHECK_EQ(limit_stats(limit).in_use, 1);
+    set_time(&f, f.now + 10 * MS);
+    CHECK(claim(&f, 2) == NULL); /* not begun is not stuck: its owner is on the way */
+    struct tg_item *decided[TG_RUN_MAX];
+    size_t n;
+    CHECK_OK(tg_core_finish(f.core, run, 0, decided, TG_RUN_MAX, &n)); /* given up without a start */
+    CHECK_EQ(limit_stats(limit).in_use, 0);
+    CHECK_EQ(run_out(&f, claim(&f, 1), 1), 1);
+    CHECK_EQ(run_out(&f, claim(&f, 1), 1), 1);
+    CHECK_EQ(limit_stats(limit).in_use, 0);
+    CHECK_EQ(lane_stats(lane).started, 2);
+    finish(&f);
+}
+
 static void a_shared_permit_is_taken_once_per_run(void)
 {
     struct fixture f;
@@ -313,6 +339,6 @@ static void the_next_claim_can_come_with_the_finish(void)
 
 RUN(TEST(the_length_of_runs_follows_the_run_time), TEST(a_run_takes_one_permit), TEST(each_item_of_a_run_is_timed_alone),
     TEST(what_is_stuck_behind_a_blocking_item_is_run_by_others), TEST(a_run_gives_back_what_it_did_not_take),
-    TEST(rates_and_keys_make_runs_of_one), TEST(a_shared_permit_is_taken_once_per_run),
+    TEST(rates_and_keys_make_runs_of_one), TEST(a_keyed_item_given_back_is_not_in_its_own_way), TEST(a_shared_permit_is_taken_once_per_run),
     TEST(a_suspended_coroutine_leaves_with_the_permit), TEST(a_blocked_run_is_reported_as_overdue_once),
     TEST(cancel_reaches_items_claimed_and_not_begun), TEST(the_next_claim_can_come_with_the_finish))
