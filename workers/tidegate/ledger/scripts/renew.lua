@@ -20,6 +20,8 @@ for i = 3, #ARGV, 3 do
   end
 end
 if stale > 0 then call('HINCRBY', META, 'stale_refused', stale) end
-if lease_ms > num('max_lease_ms') then put('max_lease_ms', lease_ms) end
-if not ended() then save_job() end
+if #out - 1 > stale then
+  if lease_ms > num('max_lease_ms') then put('max_lease_ms', lease_ms) end
+  save_job()
+end
 return out
