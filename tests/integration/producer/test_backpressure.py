@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -192,3 +195,51 @@ def test_a_server_that_fills_up_is_waited_for_while_workers_drain_it(
     assert job.progress().state is JobState.DONE
     ledger.close()
     gate.close()
+
+
+_FLAT = """
+    import sys, psutil
+    from tidegate import Tidegate
+
+    gate = Tidegate(sys.argv[1], max_pending_bytes=2 << 20)
+    task = gate.task(name="f")(print)
+    process = psutil.Process()
+    seen = []
+
+    def items():
+        for number in range(1_000_000):
+            if number % 100_000 == 0:
+                seen.append(process.memory_info().rss)
+            yield number
+
+    task.map(items(), id="flat", batch_size=1000, keep_results=False)
+    print(max(seen[3:]) - seen[2])
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_producer_and_server_does_not_follow_the_workload(
+    own_server: EmbeddedServer, hand_on: HandOn
+) -> None:
+    """A million items: the producer holds a chunk, Redis no more than the mark."""
+    ledger = RedisLedger.from_url(own_server.url)
+    hand = hand_on(ledger)
+    hand.remember = False
+    job = Tidegate(own_server.url).job("flat")
+    command = [sys.executable, "-c", textwrap.dedent(_FLAT), own_server.url]
+    most = 0
+    before = ledger.client.info("memory")["used_memory_dataset"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as producer:
+        while producer.poll() is None:
+            for _ in range(50):
+                hand.settle_one(job.id)
+            most = max(most, ledger.client.info("memory")["used_memory_dataset"] - before)
+        assert producer.stdout is not None
+        growth = int(producer.stdout.read())
+    hand.settle_all(job.id)
+
+    assert job.progress().total == 1_000_000
+    assert job.progress().state is JobState.DONE
+    assert growth < 16 << 20
+    assert most < 6 << 20  # the mark of 2 MB, its overhead, and the buffers of a few connections
+    ledger.close()
