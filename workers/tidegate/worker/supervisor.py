@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.25
 #: After the grace period: time to hand back, then the process is ended.
 _KILL_AFTER_S = 10.0
-#: Python of a process that has not run for so many leases is stuck in code that never lets go of the interpreter.
+#: Python of a process that has not run for so many leases, and so long, is stuck in code that never lets go of the
+#: interpreter. (Its leases are with somebody else by then.)
 _STUCK_LEASES = 4.0
+_STUCK_S = 30.0
 _CONFIGURATION_CODES = (2, 3, 4)
 
 
@@ -212,7 +214,7 @@ class Supervisor:
     def _check_stuck(self, child: Child) -> None:
         silent_s = time.monotonic() - child.beat_at
         started = child.header is not None and child.header.stage is not Stage.STARTING
-        if started and not child.killed_for and silent_s > _STUCK_LEASES * self._settings.lease_s:
+        if started and not child.killed_for and silent_s > max(_STUCK_S, _STUCK_LEASES * self._settings.lease_s):
             self._kill(child, f"its Python did not run for {silent_s:.0f} s", None)
 
     def _check_hard_timeouts(self, child: Child) -> None:
