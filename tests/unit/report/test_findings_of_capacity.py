@@ -211,6 +211,20 @@ def test_nothing_is_said_about_adding_workers_from_nineteen_runs(
     assert found(facts, "adding_workers") is None
 
 
+@pytest.mark.parametrize(("concurrency", "kind"), [(10, Kind.CONCURRENCY), (11, None)])
+def test_items_that_queue_in_workers_that_use_half_of_their_concurrency_do_not_wait_for_slots(
+    make_facts: Any, make_times: Any, make_telemetry: Any, concurrency: int, kind: Kind | None
+) -> None:
+    facts = make_facts(
+        times=make_times(running=(1000, 100 * MS), queued=(1000, 900 * MS), **LONG_WAIT),
+        sampled=make_telemetry(lane={"concurrency": concurrency}),
+    )
+
+    named = bottleneck(facts)
+
+    assert (named.kind if named else None) is kind
+
+
 def test_half_idle_workers_with_batches_waiting_are_not_called_short_of_input(
     make_facts: Any, make_times: Any, make_telemetry: Any
 ) -> None:

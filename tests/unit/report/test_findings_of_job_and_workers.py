@@ -78,6 +78,13 @@ def test_lost_leases_and_refused_commits_are_told(make_facts: Any, lost: int, st
     assert appears == (found(facts, "lost_leases") is not None)
 
 
+def test_late_commits_alone_are_not_called_lost_batches(make_facts: Any) -> None:
+    finding = found(make_facts(stale_refused=1), "lost_leases")
+
+    assert finding is not None
+    assert finding.title == "1 commit came too late and changed nothing"
+
+
 GIB = 1 << 30
 
 

@@ -21,6 +21,8 @@ MIN_WAIT_S = 1.0
 BUSY_IDLE_SHARE = 0.2
 IDLE_SHARE = 0.5
 CPU_BOUND_SHARE = 0.8
+#: Below this it is not the configured concurrency that items queue for.
+MIN_EFFICIENCY = 0.5
 
 
 class Kind(StrEnum):
@@ -71,8 +73,9 @@ def _by_slots(facts: Facts, waits: Mapping[str, int]) -> Bottleneck | None:
     if cpu >= CPU_BOUND_SHARE:
         return Bottleneck(Kind.CPU, cpu)
     efficiency = facts.efficiency
-    if efficiency is not None and efficiency >= 0.8 and waits["queued"] > waits["running"]:
-        return Bottleneck(Kind.CONCURRENCY, efficiency)
+    if waits["queued"] > waits["running"]:  # more slots would only lengthen the line inside the workers
+        busy = efficiency is not None and efficiency >= MIN_EFFICIENCY
+        return Bottleneck(Kind.CONCURRENCY, efficiency or 0.0) if busy else None
     if waiting >= 1:
         return Bottleneck(Kind.SLOTS, 1 - idle)
     return None

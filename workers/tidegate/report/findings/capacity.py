@@ -130,7 +130,7 @@ _ADDING = {
     ),
     Kind.CONCURRENCY: (
         "More concurrency would help: items queue inside busy workers",
-        "Raise the task's concurrency first (the processes have CPU time left), then add workers.",
+        "Raise the task's concurrency where its items mostly wait; where they compute, add processes on cores that are free.",
     ),
     Kind.SLOTS: (
         "More workers would help: batches wait and every slot is taken",

@@ -65,7 +65,9 @@ def lost_leases(facts: Facts) -> Finding | None:
     return Finding(
         Severity.WARNING,
         "lost_leases",
-        f"{lost:,} {'batch was' if lost == 1 else 'batches were'} taken from a silent worker",
+        f"{lost:,} {'batch was' if lost == 1 else 'batches were'} taken from a silent worker"
+        if lost
+        else f"{stale:,} {'commit' if stale == 1 else 'commits'} came too late and changed nothing",
         f"{lost:,} leases expired; {stale:,} late commits refused; items of these batches may have been executed twice, "
         "none was counted twice",
         "See whether workers were killed (out of memory, a deploy shorter than grace_s) or frozen for longer than lease_s. "

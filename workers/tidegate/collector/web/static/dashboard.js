@@ -4,10 +4,10 @@
   const COLOURS = { succeeded: "#2f9e6e", failed: "#d9485f", retried: "#e08e1b", limit: "#8a93a3", line: "#3d7edb" };
   const CLASSES = [
     ["running", "running", "#2f9e6e"],
-    ["queued", "queued in the worker", "#6c8ebf"],
-    ["limited", "waiting for a limit", "#e08e1b"],
-    ["backoff", "waiting for a retry", "#d9485f"],
-    ["settling", "waiting for the commit", "#9b5de5"],
+    ["queued", "queued", "#6c8ebf"],
+    ["limited", "limit", "#e08e1b"],
+    ["backoff", "retry", "#d9485f"],
+    ["settling", "commit", "#9b5de5"],
   ];
   const OUTCOMES = ["succeeded", "failed", "timed_out", "crashed", "cancelled"];
   const SVG = "http://www.w3.org/2000/svg";
