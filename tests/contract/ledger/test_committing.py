@@ -61,10 +61,20 @@ def bad(**changes):
     ("settlement", "why"),
     [
         (bad(outcomes={Outcome.SUCCEEDED: 9}), "add up"),
-        (bad(outcomes={Outcome.SUCCEEDED: 11, Outcome.FAILED: -1}), "negative"),
+        (bad(outcomes={Outcome.SUCCEEDED: 11, Outcome.FAILED: -1}), "not a count"),
+        (bad(outcomes={Outcome.SUCCEEDED: 9.5, Outcome.FAILED: 0.5}), "not a count"),
+        (bad(executions=-1), "not a count"),
+        (bad(retries=1.5), "not a count"),
+        (bad(delay_ms=2**60), "not a count"),
+        (bad(errors={"E": "many"}), "counts by name"),
+        (bad(errors={"E": float("nan")}), "counts by name"),
+        (bad(traces={"E": 1}), "texts by fingerprint"),
+        (bad(stats={"running:1": 1.5}), "histogram field"),
+        (bad(stats={"running:1": float("inf")}), "histogram field"),
+        (bad(stats=[1]), "histogram field"),
         (bad(settled=9, outcomes={Outcome.SUCCEEDED: 9}), "bits are missing"),
         (bad(settled=11, outcomes={Outcome.SUCCEEDED: 11}), "bits are missing"),
-        (bad(settled=-1, outcomes={Outcome.SUCCEEDED: -1}), "negative"),
+        (bad(settled=-1, outcomes={Outcome.SUCCEEDED: -1}), "not a count"),
         (bad(bits=b"\xff"), "bits must be"),
         (bad(bits=b"\xff\x03\x00"), "bits must be"),
         (bad(bits=b"\xff\x07"), "beyond the batch"),
@@ -82,6 +92,18 @@ def test_a_settlement_that_does_not_add_up_writes_nothing(desk, settlement, why)
         desk.try_commit(lease, settlement, claim_next=True, ticket=desk.tickets[job_id][0])
     assert desk.dump(job_id) == before
     desk.finish(lease)
+
+
+def test_a_sum_that_leaves_64_bits_does_not_stop_a_commit(desk):
+    job_id = desk.job(sizes=(1,) * 70)
+    desk.client.hset(f"tg:{{{job_id}}}:stats", "running_sum_ns", 2**63 - 1)
+    for _ in range(70):
+        one = Settlement(
+            settled=1, outcomes={Outcome.SUCCEEDED: 1}, executions=1, stats={"running_sum_ns": 1, "running:1": 1}
+        )
+        desk.commit(desk.claim(job_id), one)
+    assert desk.ledger.progress(job_id).done == 70
+    assert desk.ledger.stats(job_id)["running:1"] == 70
 
 
 def test_results_are_kept_only_if_the_job_keeps_them(desk):

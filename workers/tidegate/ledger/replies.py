@@ -15,7 +15,7 @@ OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCEL
 
 _encoder = msgspec.msgpack.Encoder()
 _spec_decoder = msgspec.msgpack.Decoder(JobSpec)
-_stats_decoder = msgspec.msgpack.Decoder(dict[str, int])
+_stats_decoder = msgspec.msgpack.Decoder(dict[str, int | float | None])
 _NOTHING = {word.value.encode(): word for word in Nothing}
 
 
@@ -51,7 +51,8 @@ def add_stats(folded: Mapping[bytes, bytes], recent: Sequence[bytes]) -> dict[st
     """The fields of a job's histograms: those in ``stats`` and those of the last commits, not added yet."""
     total = {field.decode("utf-8", "replace"): int(value) for field, value in folded.items()}
     for packed in recent:
-        for field, value in _stats_decoder.decode(packed).items():
+        for field, given in _stats_decoder.decode(packed).items():
+            value = int(given or 0)
             if field not in total:
                 total[field] = value
             elif field.endswith("_min_ns"):

@@ -34,18 +34,39 @@ local function unite(old, new)
   return table.concat(out), count, overlap
 end
 
--- Nil and the batch's bits after this commit if all is well, else why not. Nothing is written.
+local function count(value)
+  return type(value) == 'number' and value >= 0 and value < 2 ^ 53 and value % 1 == 0
+end
+
+-- Nil and the batch's bits after this commit if all is well, else why not. Nothing is written, and nothing that a write
+-- could stumble over passes: a script that fails half-way leaves what it wrote before.
 local function check_settlement(s, lease)
   local sum = 0
   for i = 1, 5 do
-    if s.outcomes[i] < 0 then return 'an outcome count is negative' end
+    if not count(s.outcomes[i]) then return 'an outcome is not a count' end
     sum = sum + s.outcomes[i]
+  end
+  if not (count(s.settled) and count(s.executions) and count(s.retries) and count(s.delay_ms)) then
+    return 'a number is not a count'
+  end
+  for name, n in pairs(s.errors) do
+    if type(name) ~= 'string' or not count(n) then return 'errors are not counts by name' end
+  end
+  for name, text in pairs(s.traces) do
+    if type(name) ~= 'string' or type(text) ~= 'string' then return 'traces are not texts by fingerprint' end
   end
   if sum ~= s.settled then return 'outcomes do not add up to settled' end
   local bytes = math.ceil(lease.items / 8)
   if #s.attempts ~= 0 and #s.attempts ~= lease.items then return 'attempts must be a byte per item' end
   if #s.crashes ~= 0 and #s.crashes ~= lease.items then return 'crashes must be a byte per item' end
   if #s.stats > MAX_STATS_BYTES then return 'too many histogram fields' end
+  if s.stats ~= '' then
+    local read, fields = pcall(cmsgpack.unpack, s.stats)
+    if not read or type(fields) ~= 'table' then return 'histogram fields are not a map' end
+    for field, value in pairs(fields) do
+      if type(field) ~= 'string' or not count(value) then return 'a histogram field is not a count' end
+    end
+  end
   local old = lease.flags % 2 == 1 and call('HGET', BITS, lease.batch) or ''
   if s.bits == '' then
     if s.settled == 0 then return nil, old end
@@ -80,7 +101,8 @@ local function fold_stats()
       end
     end
   end
-  for field, value in pairs(sums) do call('HINCRBY', STATS, field, string.format('%.0f', value)) end
+  -- A sum that leaves 64 bits stays what it was: that must not stop a commit.
+  for field, value in pairs(sums) do redis.pcall('HINCRBY', STATS, field, string.format('%.0f', value)) end
   for field, value in pairs(lows) do
     local known = tonumber(call('HGET', STATS, field) or nil)
     if not known or value < known then call('HSET', STATS, field, string.format('%.0f', value)) end
@@ -96,13 +118,11 @@ local NAMES = { 'succeeded', 'failed', 'timed_out', 'cancelled', 'crashed' }
 
 local function write_settlement(s)
   if s.results ~= '' and M.keep == '1' then call('XADD', RESULTS, '*', 'd', s.results) end
-  if s.failures ~= '' then
-    call('XADD', DEAD, '*', 'd', s.failures)
-    local known = call('HLEN', TRACES)
-    for fingerprint, text in pairs(s.traces) do
-      if known < 1000 then
-        known = known + call('HSETNX', TRACES, string.sub(fingerprint, 1, 64), string.sub(text, 1, 16384))
-      end
+  if s.failures ~= '' then call('XADD', DEAD, '*', 'd', s.failures) end
+  -- Also without failures: the account of a crash comes before the dead letter of the item that it is charged to.
+  for fingerprint, text in pairs(s.traces) do
+    if call('HLEN', TRACES) < 1000 then
+      call('HSETNX', TRACES, string.sub(fingerprint, 1, 64), string.sub(text, 1, 16384))
     end
   end
   for name, n in pairs(s.errors) do count_error(string.sub(name, 1, 200), n) end
