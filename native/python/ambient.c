@@ -9,22 +9,16 @@
 
 #include <string.h>
 
-struct known_context {
-    PyObject_HEAD
-    PyObject *previous;
-    PyObject *vars;
-};
-
 static void *vars_of(PyObject *context)
 {
-    return ((struct known_context *)context)->vars;
+    return ((struct tg_known_context *)context)->vars;
 }
 
 int tg_context_layout_check(struct tg_module_state *state)
 {
     state->context_layout_known = 0;
 #if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
-    if (PyContext_Type.tp_basicsize < (Py_ssize_t)sizeof(struct known_context)) {
+    if (PyContext_Type.tp_basicsize < (Py_ssize_t)sizeof(struct tg_known_context)) {
         return 0;
     }
     PyObject *context = PyContext_New();
@@ -46,15 +40,6 @@ int tg_context_layout_check(struct tg_module_state *state)
     Py_DECREF(context);
 #endif
     return 0;
-}
-
-static int untouched(const struct tg_module_state *state, const struct tg_ambient *ambient)
-{
-    if (!state->context_layout_known) {
-        return 0;
-    }
-    PyObject *vars = vars_of(ambient->context);
-    return vars == ambient->vars && Py_REFCNT(vars) == 1 && Py_REFCNT(ambient->context) == 1 + ambient->entered;
 }
 
 void tg_ambient_drop(struct tg_ambient *ambient)
@@ -83,11 +68,8 @@ static ScopeObject *new_scope(struct tg_module_state *state, RunObject *run)
     return scope;
 }
 
-int tg_ambient_ready(struct tg_module_state *state, struct tg_ambient *ambient, RunObject *run, int enter)
+int tg_ambient_renew(struct tg_module_state *state, struct tg_ambient *ambient, RunObject *run, int enter)
 {
-    if (ambient->run == run && ambient->context != NULL && untouched(state, ambient)) {
-        return 0;
-    }
     tg_ambient_drop(ambient);
     ambient->context = run->context ? PyContext_Copy(run->context) : PyContext_New();
     ambient->scope = ambient->context ? new_scope(state, run) : NULL;

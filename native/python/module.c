@@ -206,6 +206,11 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->ccall_type);
     Py_CLEAR(state->pump_type);
     Py_CLEAR(state->scope_type);
+    for (int class_ = 0; class_ < TG_CLASSES; class_++) {
+        for (int index = 0; index < TG_COARSE_BUCKETS; index++) {
+            Py_CLEAR(state->coarse_keys[class_][index]);
+        }
+    }
     Py_CLEAR(state->current_var);
     Py_CLEAR(state->item_timeout);
     Py_CLEAR(state->cancelled_error);

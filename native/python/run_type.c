@@ -159,12 +159,6 @@ static PyObject *run_wait(RunObject *self, PyObject *args)
 
 /* ---- take ---- */
 
-static int by_position(const void *left, const void *right)
-{
-    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
-    return (a > b) - (a < b);
-}
-
 static int set_number(PyObject *dict, const char *key, uint64_t value)
 {
     PyObject *number = PyLong_FromUnsignedLongLong(value);
@@ -173,11 +167,23 @@ static int set_number(PyObject *dict, const char *key, uint64_t value)
     return result;
 }
 
-int tg_stats_add_coarse(PyObject *dict, const char *class_name, uint32_t index, uint64_t count)
+/* "running:123", made once for each bucket: a batch has a hundred of them. */
+static PyObject *coarse_key(struct tg_module_state *state, int class_, uint32_t index)
 {
-    char key[32];
-    PyOS_snprintf(key, sizeof key, "%s:%u", class_name, (unsigned)index);
-    return set_number(dict, key, count);
+    PyObject **place = &state->coarse_keys[class_][index];
+    if (*place == NULL) {
+        *place = PyUnicode_FromFormat("%s:%u", class_names[class_], (unsigned)index);
+    }
+    return *place;
+}
+
+int tg_stats_add_coarse(struct tg_module_state *state, PyObject *dict, int class_, uint32_t index, uint64_t count)
+{
+    PyObject *key = coarse_key(state, class_, index);
+    PyObject *number = key ? PyLong_FromUnsignedLongLong(count) : NULL;
+    int result = number ? PyDict_SetItem(dict, key, number) : -1;
+    Py_XDECREF(number);
+    return result;
 }
 
 static int add_coarse(RunObject *self, PyObject *dict, int class_)
@@ -198,7 +204,7 @@ static int add_coarse(RunObject *self, PyObject *dict, int class_)
     for (size_t i = 0; i < used; i++) {
         uint64_t added = entries[i].count - seen[entries[i].index];
         seen[entries[i].index] = entries[i].count;
-        if (added != 0 && tg_stats_add_coarse(dict, class_names[class_], entries[i].index, added) < 0) {
+        if (added != 0 && tg_stats_add_coarse(self->core->state, dict, class_, entries[i].index, added) < 0) {
             return -1;
         }
     }
@@ -235,7 +241,7 @@ static PyObject *stats_delta(RunObject *self, const struct tg_group_stats *now)
 }
 
 struct taken {
-    const uint32_t *positions; /* ascending */
+    const uint32_t *positions; /* ascending; NULL: all from 0 to count */
     uint32_t *sorted;          /* to be freed, or NULL */
     Py_ssize_t count;
     Py_ssize_t n_ok;
@@ -243,26 +249,57 @@ struct taken {
     uint32_t first_ok;
 };
 
+static uint32_t position_at(const struct taken *taken, Py_ssize_t i)
+{
+    return taken->positions != NULL ? taken->positions[i] : (uint32_t)i;
+}
+
+/* Settled positions in ascending order: they are distinct, so marking and sweeping sorts them in linear time. */
+static uint32_t *sort_positions(const RunObject *self, const uint32_t *fresh, Py_ssize_t count)
+{
+    uint32_t *sorted = PyMem_Malloc((size_t)count * sizeof *sorted);
+    char *marks = PyMem_Calloc((size_t)self->n, 1);
+    if (sorted == NULL || marks == NULL) {
+        PyMem_Free(sorted);
+        PyMem_Free(marks);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    uint32_t low = UINT32_MAX, high = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        marks[fresh[i]] = 1;
+        low = fresh[i] < low ? fresh[i] : low;
+        high = fresh[i] > high ? fresh[i] : high;
+    }
+    Py_ssize_t at = 0;
+    for (uint32_t position = low; at < count && position <= high; position++) {
+        if (marks[position]) {
+            sorted[at++] = position;
+        }
+    }
+    PyMem_Free(marks);
+    return sorted;
+}
+
 static int collect(RunObject *self, struct taken *taken)
 {
     const uint32_t *fresh = self->fresh + self->n_taken;
     *taken = (struct taken){.positions = fresh, .count = self->n_fresh - self->n_taken, .contiguous = 1};
-    for (Py_ssize_t i = 1; i < taken->count; i++) {
+    if (taken->count == self->n) {
+        taken->positions = NULL;
+    }
+    for (Py_ssize_t i = 1; taken->positions != NULL && i < taken->count; i++) {
         if (fresh[i] < fresh[i - 1]) {
-            taken->sorted = PyMem_Malloc((size_t)taken->count * sizeof *fresh);
+            taken->positions = taken->sorted = sort_positions(self, fresh, taken->count);
             if (taken->sorted == NULL) {
-                PyErr_NoMemory();
                 return -1;
             }
-            memcpy(taken->sorted, fresh, (size_t)taken->count * sizeof *fresh);
-            qsort(taken->sorted, (size_t)taken->count, sizeof *fresh, by_position);
-            taken->positions = taken->sorted;
             break;
         }
     }
     uint32_t expected = 0;
     for (Py_ssize_t i = 0; i < taken->count; i++) {
-        uint32_t position = taken->positions[i];
+        uint32_t position = position_at(taken, i);
         if (self->outcomes[position] != TG_OUTCOME_SUCCEEDED) {
             continue;
         }
@@ -280,7 +317,7 @@ static int fill_successes(RunObject *self, const struct taken *taken, PyObject *
 {
     Py_ssize_t at = 0;
     for (Py_ssize_t i = 0; i < taken->count; i++) {
-        uint32_t position = taken->positions[i];
+        uint32_t position = position_at(taken, i);
         if (self->outcomes[position] != TG_OUTCOME_SUCCEEDED) {
             continue;
         }
@@ -339,7 +376,7 @@ static PyObject *run_take(RunObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *result = NULL, *positions = NULL, *bits = NULL, *stats = NULL, *attempts = NULL, *counts = NULL;
     uint64_t outcomes[TG_OUTCOMES] = {0};
     for (Py_ssize_t i = 0; i < taken.count; i++) {
-        outcomes[self->outcomes[taken.positions[i]]]++;
+        outcomes[self->outcomes[position_at(&taken, i)]]++;
     }
     PyObject *values = PyList_New(taken.n_ok);
     if (values != NULL && !taken.contiguous) {

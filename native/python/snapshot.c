@@ -12,14 +12,14 @@ static int set_number(PyObject *dict, const char *key, uint64_t value)
 }
 
 /* The fine buckets (128 an octave) lie within the coarse ones (16 an octave), so folding loses nothing more. */
-static int fold(PyObject *stats, const char *name, const struct tg_histogram *delta)
+static int fold(struct tg_module_state *state, PyObject *stats, int class_, const struct tg_histogram *delta)
 {
     uint32_t cursor = 0, current = 0;
     uint64_t low, count, pending = 0;
     while (tg_histogram_next(delta, &cursor, &low, NULL, &count)) {
         uint32_t index = tg_coarse_index(low);
         if (index != current && pending != 0) {
-            if (tg_stats_add_coarse(stats, name, current, pending) < 0) {
+            if (tg_stats_add_coarse(state, stats, class_, current, pending) < 0) {
                 return -1;
             }
             pending = 0;
@@ -27,7 +27,7 @@ static int fold(PyObject *stats, const char *name, const struct tg_histogram *de
         current = index;
         pending += count;
     }
-    return pending != 0 ? tg_stats_add_coarse(stats, name, current, pending) : 0;
+    return pending != 0 ? tg_stats_add_coarse(state, stats, class_, current, pending) : 0;
 }
 
 static int add_class(LaneObject *lane, PyObject *stats, int class_, struct tg_histogram *now, struct tg_histogram *delta)
@@ -55,7 +55,7 @@ static int add_class(LaneObject *lane, PyObject *stats, int class_, struct tg_hi
     PyOS_snprintf(key, sizeof key, "%s_max_ns", name);
     failed |= set_number(stats, key, delta->max);
     tg_histogram_copy(before, now);
-    return failed || fold(stats, name, delta) < 0 ? -1 : 0;
+    return failed || fold(lane->core->state, stats, class_, delta) < 0 ? -1 : 0;
 }
 
 static PyObject *stats_of(LaneObject *lane)

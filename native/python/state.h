@@ -36,6 +36,7 @@ struct tg_module_state {
     PyObject *closed_error;
     PyObject *full_error;
     PyObject *configuration_error;
+    PyObject *coarse_keys[TG_CLASSES][TG_COARSE_BUCKETS]; /* made on first use: run_type.c */
     int context_layout_known; /* see ambient.c */
     int has_worker_key;
     pthread_key_t worker_key; /* the innermost struct tg_worker of this thread */
@@ -228,7 +229,25 @@ typedef struct tg_run_object {
 int tg_context_layout_check(struct tg_module_state *state);
 /* Makes `ambient` a context for the next item of `run`: the one it has when that was left alone, else a fresh copy.
  * With `enter`, it is the current one on return. */
-int tg_ambient_ready(struct tg_module_state *state, struct tg_ambient *ambient, RunObject *run, int enter);
+int tg_ambient_renew(struct tg_module_state *state, struct tg_ambient *ambient, RunObject *run, int enter);
+
+/* CPython's struct _pycontextobject, as far as it is read; see ambient.c for when and why. */
+struct tg_known_context {
+    PyObject_HEAD
+    PyObject *previous;
+    PyObject *vars;
+};
+
+static inline int tg_ambient_ready(struct tg_module_state *state, struct tg_ambient *ambient, RunObject *run, int enter)
+{
+    if (ambient->run == run && state->context_layout_known) {
+        PyObject *vars = ((struct tg_known_context *)ambient->context)->vars;
+        if (vars == ambient->vars && Py_REFCNT(vars) == 1 && Py_REFCNT(ambient->context) == 1 + ambient->entered) {
+            return 0; /* nobody changed it, nobody kept a copy of it */
+        }
+    }
+    return tg_ambient_renew(state, ambient, run, enter);
+}
 /* Gives the context away: the next call of tg_ambient_ready makes another. */
 void tg_ambient_drop(struct tg_ambient *ambient);
 
@@ -275,7 +294,7 @@ void tg_pump_run_cancelled(RunObject *run);
 
 /* ---- snapshot.c ---- */
 PyObject *tg_lane_snapshot(LaneObject *lane);
-int tg_stats_add_coarse(PyObject *dict, const char *class_name, uint32_t index, uint64_t count);
+int tg_stats_add_coarse(struct tg_module_state *state, PyObject *dict, int class_, uint32_t index, uint64_t count);
 
 /* ---- types ---- */
 PyObject *tg_lane_start(LaneObject *self, PyObject *args, PyObject *kwargs);

@@ -440,3 +440,14 @@ def test_the_report_adds_up_and_finds_what_stands_out(executors: Make) -> None:
     assert "50.0% of the items failed" in str(report)
     assert report.to_dict()["outcomes"]["succeeded"] == 50
     assert executor.report().items == 100  # reading it changes nothing
+
+
+def test_c_functions_by_run_and_on_a_loop(executors: Make) -> None:
+    cos = CFunction.of(ctypes.CDLL(ctypes.util.find_library("m")).cos)
+    executor = executors(2)
+
+    assert executor.run(cos, 0.0) == 1.0
+    assert asyncio.run(executor.arun(cos, 0.0)) == 1.0
+    assert asyncio.run(executor.amap(cos, [0.0, 0.0])).values == [1.0, 1.0]
+    with pytest.raises(ConfigurationError, match="all its items at once"):
+        list(executor.stream(cos, [0.0]))

@@ -121,7 +121,7 @@ class Core:
     def lane(
         self,
         name: str,
-        function: Callable[..., Any] | None,
+        function: object,
         kind: int,
         classify: Callable[..., tuple[bool, int, str | None]],
         limits: tuple[Limit, ...],

@@ -98,13 +98,17 @@ class Executor:
 
     def run(self, function: Function, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function(*args, **kwargs)`` under control; return its value or raise its error (after retries)."""
+        if isinstance(function, CFunction):
+            return self.map(function, list(args))[0].unwrap()
         detail = self._fallback is not None
         run = self._start(function, [(args, kwargs)], shape=2, origin=KeepTraceback(), detail=detail)
         self._wait(run)
         return self._only(run, function, args, kwargs, self._recover)
 
     async def arun(self, function: Function, /, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`run`, on the running loop for async functions, without blocking it for sync ones."""
+        """As :meth:`run`, on the running loop for async functions, without blocking it for others."""
+        if isinstance(function, CFunction):
+            return await asyncio.to_thread(self.run, function, *args)
         run = self._start(function, [(args, kwargs)], shape=2, origin=KeepTraceback(), here=True)
         await self._finished(run)
         taken = run.take()
@@ -163,6 +167,8 @@ class Executor:
     async def amap(self, function: Function, items: Iterable[Any] | AsyncIterable[Any]) -> Outcomes:
         """As :meth:`map`, on the running loop."""
         values = [item async for item in items] if isinstance(items, AsyncIterable) else list(items)
+        if isinstance(function, CFunction):
+            return await asyncio.to_thread(self.map, function, values)
         parts: list[Part] = []
         runs: list[tuple[int, Run, int]] = []
         try:
@@ -240,6 +246,8 @@ class Executor:
         here: bool = False,
         plain: bool = False,
     ) -> Run:
+        if isinstance(function, CFunction):
+            raise ConfigurationError("a C function takes all its items at once", remedy="use map or amap")
         self._totals.begin()
         lane = self._lane_for(function, here=here, plain=plain)
         try:

@@ -16,7 +16,7 @@ from typing import Any
 from tidegate.errors import ConfigurationError, ExecutorClosed, ExecutorFull
 from tidegate.executor import _native
 from tidegate.executor.failure import ItemFailure, capture
-from tidegate.executor.kinds import as_coroutine, kind_of
+from tidegate.executor.kinds import CFunction, as_coroutine, kind_of
 from tidegate.executor.lanes import HostLimit, lane_options, rate_limit
 from tidegate.executor.loops import LoopThread
 from tidegate.executor.settled import Settled, settled_of
@@ -207,7 +207,7 @@ class Host:
     def lane(
         self,
         name: str,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | CFunction,
         policy: TaskPolicy,
         *,
         limits: Sequence[HostLimit] = (),

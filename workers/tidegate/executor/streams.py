@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import ConfigurationError
 from tidegate.executor.host import Run
+from tidegate.executor.kinds import CFunction
 from tidegate.executor.outcomes import ItemOutcome, Part
 
 if TYPE_CHECKING:
@@ -67,7 +68,12 @@ class _Offset:
 
 
 def stream_of(
-    executor: Executor, function: Callable[..., Any], items: Iterable[Any], *, high_water: int, ordered: bool
+    executor: Executor,
+    function: Callable[..., Any] | CFunction,
+    items: Iterable[Any],
+    *,
+    high_water: int,
+    ordered: bool,
 ) -> Iterator[ItemOutcome]:
     """See :meth:`Executor.stream`."""
     _demand_high_water(high_water)
@@ -75,7 +81,7 @@ def stream_of(
 
 
 def _stream(
-    executor: Executor, function: Callable[..., Any], source: Iterator[Any], high_water: int, ordered: bool
+    executor: Executor, function: Callable[..., Any] | CFunction, source: Iterator[Any], high_water: int, ordered: bool
 ) -> Iterator[ItemOutcome]:
     stretch = Stretch(high_water)
     pieces: deque[Piece] = deque()
@@ -140,7 +146,7 @@ def _pull(source: Iterator[Any], count: int) -> tuple[list[Any], bool]:
 
 def astream_of(
     executor: Executor,
-    function: Callable[..., Any],
+    function: Callable[..., Any] | CFunction,
     items: Iterable[Any] | AsyncIterable[Any],
     *,
     high_water: int,
@@ -158,7 +164,11 @@ async def _as_async(items: Iterable[Any]) -> AsyncIterator[Any]:
 
 
 async def _astream(
-    executor: Executor, function: Callable[..., Any], source: AsyncIterator[Any], high_water: int, ordered: bool
+    executor: Executor,
+    function: Callable[..., Any] | CFunction,
+    source: AsyncIterator[Any],
+    high_water: int,
+    ordered: bool,
 ) -> AsyncIterator[ItemOutcome]:
     """One task reads the source and starts runs, so that a slow source holds up no outcome."""
     stretch = Stretch(high_water)
@@ -195,7 +205,7 @@ async def _astream(
 
 async def _feed(  # noqa: PLR0917 - the state of one stream, spelled out
     executor: Executor,
-    function: Callable[..., Any],
+    function: Callable[..., Any] | CFunction,
     source: AsyncIterator[Any],
     stretch: Stretch,
     room: _Room,
