@@ -20,7 +20,10 @@ from tidegate.model.limit import Limit
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
 from tidegate.model.wire import Shape
+from tidegate.producer.calls import Call, CallStream, CallStreams
 from tidegate.producer.drive import drive
+from tidegate.producer.encoding import encode_call
+from tidegate.producer.flow import SendTickets
 from tidegate.producer.identity import job_id_for
 from tidegate.producer.origin import capture
 from tidegate.producer.sizing import BatchSizer
@@ -38,6 +41,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 V = TypeVar("V")
 
+#: Seconds for which the job of single calls is kept after its end.
+_CALLS_TTL_S = 600.0
 #: Items a batch when the split must be repeatable and nobody chose.
 _USUAL_BATCH = 500
 
@@ -95,6 +100,7 @@ class Tidegate:
         self._url = ""
         self._ledger: Ledger | None = None
         self._ledger_pid = 0
+        self._calls: CallStreams | None = None
         self._ends_with_map = False
         self._redirected = False
         self._lock = threading.Lock()
@@ -143,7 +149,10 @@ class Tidegate:
             return self._ledger
 
     def close(self) -> None:
-        """Close the connections. The app may be used again: it connects anew."""
+        """Close the connections. The app may be used again: it connects anew. Calls without an answer get an error."""
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.close()
         with self._lock:
             ledger, self._ledger = self._ledger, None
             if ledger is not None and self._ledger_pid == os.getpid():
@@ -225,9 +234,18 @@ class Tidegate:
     ) -> Submission:
         """A submission of ``task``, not begun yet. ``ConfigurationError`` on nonsense options."""
         _check_options(options)
+        name = options.get("id")
+        spec = self._spec(task, shape, options, origin)
+        fixed = options.get("batch_size") or task.defaults.batch_size or self.settings.batch_size
+        exists = False
+        if name is not None:
+            spec, exists = with_fixed_split(self.ledger(), spec, fixed, _USUAL_BATCH)
+        return self._submit(spec, spec.batch_size or fixed, total, patience_s=options.get("patience_s"), exists=exists)
+
+    def _spec(self, task: Task[..., Any, Any], shape: Shape, options: MapOptions, origin: Origin) -> JobSpec:
         settings = self.settings
         name = options.get("id")
-        spec = JobSpec(
+        return JobSpec(
             job_id=job_id_for(name) if name is not None else new_job_id(),
             task=task.name,
             queue=options.get("queue") or task.queue,
@@ -243,11 +261,6 @@ class Tidegate:
             max_pending_batches=settings.max_pending_batches,
             shape=int(shape),
         )
-        fixed = options.get("batch_size") or task.defaults.batch_size or settings.batch_size
-        exists = False
-        if name is not None:
-            spec, exists = with_fixed_split(self.ledger(), spec, fixed, _USUAL_BATCH)
-        return self._submit(spec, spec.batch_size or fixed, total, patience_s=options.get("patience_s"), exists=exists)
 
     def resubmit(self, spec: JobSpec, items: Iterable[msgspec.Raw], name: str) -> Job[Any]:
         """Items in wire form, under the policy of ``spec``, as a new job that is linked to it. For replays."""
@@ -258,6 +271,22 @@ class Tidegate:
         submission = self._submit(again, again.batch_size, None, exists=exists)
         return self.submitted(drive(submission, items))
 
+    def call(self, task: Task[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
+        """Send one call of ``task`` on its way."""
+        item = encode_call(args, kwargs, max_bytes=self.settings.max_batch_bytes)
+        if self._calls is None:
+            with self._lock:
+                self._calls = self._calls or CallStreams(self._open_calls)
+        return self._calls.submit(task.name, item)
+
+    def _open_calls(self, task_name: str) -> CallStream:
+        settings = self.settings
+        task = self.tasks[task_name]
+        # Answers are read as they come: nobody asks for them an hour later. The calls come from many lines of the app, so
+        # the job names none; an error is raised where its call's result is asked for.
+        spec = self._spec(task, Shape.CALL, {"ttl_s": min(_CALLS_TTL_S, settings.job_ttl_s)}, Origin())
+        return CallStream(self.ledger(), spec, self._sender(spec.queue), max_batch_bytes=settings.max_batch_bytes)
+
     def submitted(self, job_id: str) -> Job[Any]:
         """The job that was just submitted; in inline mode it has ended."""
         job: Job[Any] = Job(self, job_id)
@@ -267,9 +296,12 @@ class Tidegate:
 
     def send_tickets(self, queue: str, job_id: str, numbers: Sequence[int]) -> None:
         """Put tickets of a job into its queue. Never raises: a sweeper replaces what did not arrive."""
+        self._sender(queue)(job_id, numbers)
+
+    def _sender(self, queue: str) -> SendTickets:
         from tidegate.worker.tickets import TicketSender
 
-        TicketSender(self.celery, queue).send(job_id, numbers)
+        return TicketSender(self.celery, queue).send
 
     def _submit(
         self, spec: JobSpec, fixed: int | None, total: int | None, *, exists: bool, patience_s: float | None = None
@@ -283,11 +315,8 @@ class Tidegate:
             target_bytes=min(settings.target_batch_bytes, settings.max_batch_bytes),
         )
 
-        def send(job_id: str, numbers: Sequence[int]) -> None:
-            self.send_tickets(spec.queue, job_id, numbers)
-
         limits = SubmissionOptions(max_batch_bytes=settings.max_batch_bytes, patience_s=patience_s, exists=exists)
-        return Submission(self.ledger(), spec, sizer, send, limits)
+        return Submission(self.ledger(), spec, sizer, self._sender(spec.queue), limits)
 
     def _register(self, function: Callable[..., Any], options: Mapping[str, Any]) -> Task[..., Any, Any]:
         if not callable(function):
@@ -295,6 +324,11 @@ class Tidegate:
                 f"{function!r} is not a function", remedy="decorate one: @gate.task(concurrency=…)"
             )
         chosen = dict(options)
+        if any(getattr(limit, "key", None) is not None for limit in chosen.get("limits") or ()):
+            raise ConfigurationError(
+                f"task {_task_name(function)}: limits with a key do not hold for a cluster yet",
+                remedy="leave the key away, or use one limit for each key",
+            )
         name = chosen.pop("name", None) or _task_name(function)
         defaults = TaskDefaults(**{key: chosen.pop(key) for key in _DEFAULTS if key in chosen})
         if "limits" in chosen:

@@ -13,6 +13,7 @@ from tidegate.model.job import Origin
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
 from tidegate.model.wire import Shape
+from tidegate.producer.calls import Call
 from tidegate.producer.drive import adrive, drive
 from tidegate.producer.sources import known_length
 
@@ -91,6 +92,20 @@ class Task(Generic[P, R, V]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Call[V]:
+        """One call: ``fetch.submit("https://…").result()``. Calls made close together travel as one batch.
+
+        Returns at once; the call is on its way. ``result(timeout)`` gives the value, or raises ``JobFailed`` with the error,
+        the trace and the attempts. ``PayloadError`` when the arguments cannot be sent. For many items use ``map``: it
+        streams, stops at the high-water mark, and makes one job of them.
+        """
+        return self.gate.call(self, args, kwargs)
+
+    async def asubmit(self, *args: P.args, **kwargs: P.kwargs) -> V:
+        """``submit`` for coroutines: waits for the value without blocking the loop."""
+        value: V = await asyncio.wrap_future(self.gate.call(self, args, kwargs))
+        return value
 
     def map(self, items: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]) -> Job[V]:
         """Submit ``function(item)`` for every item and return the job.

@@ -236,6 +236,11 @@ class Ledger(Protocol):
     def read_failures(self, job_id: str) -> Iterator[FailureRecord]:
         """Every dead letter of the job."""
 
+    def read_outcomes(
+        self, job_id: str, results: Cursor, failures: Cursor, *, count: int = 64, block_ms: int | None = None
+    ) -> tuple[list[bytes], Cursor, list[FailureRecord], Cursor]:
+        """The next result blocks and dead letters, each after its cursor, waiting up to ``block_ms`` for any."""
+
     def wait_event(self, job_id: str, *, block_ms: int) -> None:
         """Return when the job's state changes, or after ``block_ms``."""
 

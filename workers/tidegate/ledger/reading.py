@@ -42,6 +42,24 @@ def failures(caller: Caller, stream: bytes) -> Iterator[FailureRecord]:
             yield from decode_failures(block)
 
 
+def outcomes(
+    caller: Caller, job_id: str, results: Cursor, failures: Cursor, *, count: int, block_ms: int | None
+) -> tuple[list[bytes], Cursor, list[FailureRecord], Cursor]:
+    """The next blocks of a job's results and of its dead letters, in one request, which waits up to ``block_ms`` for any."""
+    good, bad = keys.job_key(job_id, "results"), keys.job_key(job_id, "dead")
+    wanted: dict[Any, Any] = {good: results.position, bad: failures.position}
+    block = None if block_ms is None else min(block_ms, _BLOCK_MS)
+    reply: list[Any] = caller.command("read", lambda c: c.xread(wanted, count=count, block=block)) or []
+    found = {stream: entries for stream, entries in reply if entries}
+    for_results, for_failures = found.get(good, []), found.get(bad, [])
+    return (
+        [fields[b"d"] for _, fields in for_results],
+        Cursor(for_results[-1][0].decode()) if for_results else results,
+        [record for _, fields in for_failures for record in decode_failures(fields[b"d"])],
+        Cursor(for_failures[-1][0].decode()) if for_failures else failures,
+    )
+
+
 def event(caller: Caller, stream: bytes, since: int, *, block_ms: int) -> int | None:
     """The number of the newest event after ``since``, waiting up to ``block_ms`` for one."""
     entries = _read(caller, stream, f"{since}-1", 16, block_ms)

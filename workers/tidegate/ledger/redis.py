@@ -312,6 +312,12 @@ class RedisLedger:
         """See the port."""
         return reading.failures(self._caller, keys.job_key(job_id, "dead"))
 
+    def read_outcomes(
+        self, job_id: str, results: Cursor, failures: Cursor, *, count: int = 64, block_ms: int | None = None
+    ) -> tuple[list[bytes], Cursor, list[FailureRecord], Cursor]:
+        """See the port."""
+        return reading.outcomes(self._caller, job_id, results, failures, count=count, block_ms=block_ms)
+
     def wait_event(self, job_id: str, *, block_ms: int) -> None:
         """See the port. Events since this ledger's last ``progress`` of the job count: none is missed in between."""
         since = self._events.get(job_id)

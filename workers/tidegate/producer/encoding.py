@@ -5,9 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from tidegate.errors import PayloadError, PayloadTooLarge
 from tidegate.model.job import BatchPayload
-from tidegate.model.wire import Shape, encode_items
+from tidegate.model.wire import Shape, encode_argument, encode_items
+
+
+def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], *, max_bytes: int) -> msgspec.Raw:
+    """The arguments of one call in wire form. ``PayloadError``: they cannot be encoded, ``PayloadTooLarge``: over the limit."""
+    try:
+        encoded = encode_argument((args, kwargs))
+    except (TypeError, OverflowError, RecursionError, ValueError) as error:
+        raise PayloadError(
+            f"the arguments cannot be encoded: {error}", remedy="send plain data, a dataclass or a msgspec.Struct"
+        ) from error
+    if len(encoded) > max_bytes - 16:  # what the batch adds around its only item
+        raise PayloadTooLarge(
+            f"the arguments take {len(encoded):,} bytes, over the limit of {max_bytes:,} for a batch",
+            remedy="send a reference instead of the contents, or raise max_batch_bytes",
+        )
+    return msgspec.Raw(encoded)
 
 
 def encode_batches(
