@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tidegate.executor._native import gather
     from tidegate.executor.current import CurrentItem, current_item
     from tidegate.executor.executor import Executor, ItemOutcome
     from tidegate.executor.kinds import CFunction
 
-__all__ = ["CFunction", "CurrentItem", "Executor", "ItemOutcome", "current_item"]
+__all__ = ["CFunction", "CurrentItem", "Executor", "ItemOutcome", "current_item", "gather"]
 
 _HOMES = {
     "CFunction": "tidegate.executor.kinds",
@@ -15,6 +16,7 @@ _HOMES = {
     "Executor": "tidegate.executor.executor",
     "ItemOutcome": "tidegate.executor.executor",
     "current_item": "tidegate.executor.current",
+    "gather": "tidegate.executor._native",
 }
 
 

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Runs the binding's tests with the module and the core inside it built for AddressSanitizer and UndefinedBehaviorSanitizer.
+#
+#   tests/native/asan.sh [pytest arguments]
+#
+# The interpreter is not built for it: the runtime is preloaded, pymalloc is switched off, and leaks are looked for by other
+# tests (memory slopes in test_binding.py), because the interpreter itself leaves memory behind. PYTHON names the interpreter,
+# BUILD_DIR the place for the build (default build/asan).
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+python=${PYTHON:-python3}
+build=${BUILD_DIR:-$root/build/asan}
+
+cmake -S "$root/native/python" -B "$build/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Debug \
+    -DPython_EXECUTABLE="$(command -v "$python")" -DTIDEGATE_SANITIZE="address,undefined" >/dev/null
+cmake --build "$build/cmake" >/dev/null
+
+# A copy of the package with the sanitized module: the one in the tree is left alone.
+rm -rf "$build/package"
+mkdir -p "$build/package"
+cp -R "$root/workers/tidegate" "$build/package/tidegate"
+rm -f "$build/package/tidegate/executor/"_native*.so
+cp "$build/cmake/"_native*.so "$build/package/tidegate/executor/"
+
+if [ $# -eq 0 ]; then
+    set -- tests/native tests/unit/executor tests/property/executor -m "not slow" -q
+fi
+cd "$root"
+LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
+PYTHONPATH="$build/package" PYTHONMALLOC=malloc PYTHONDEVMODE=1 TIDEGATE_SANITIZED=1 \
+ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:halt_on_error=1:strict_string_checks=1:detect_stack_use_after_return=0:allocator_may_return_null=1 \
+UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+    exec "$python" -X dev -m pytest -p no:cacheprovider --timeout 600 "$@"
