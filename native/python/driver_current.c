@@ -8,11 +8,12 @@
 /* Makes `task` the current one; *previous becomes the one before (strong), or NULL. */
 int tgd_current_enter(tgd_state *state, PyObject *loop, PyObject *task, PyObject **previous)
 {
-    PyObject *current = PyDict_GetItemWithError(state->current_tasks, loop);
-    if (!current && PyErr_Occurred()) {
-        return -1;
+    PyObject *current = PyDict_SetDefault(state->current_tasks, loop, task);
+    if (!current || current == task) {
+        *previous = NULL;
+        return current ? 0 : -1;
     }
-    *previous = Py_XNewRef(current);
+    *previous = Py_NewRef(current);
     if (PyDict_SetItem(state->current_tasks, loop, task) < 0) {
         Py_CLEAR(*previous);
         return -1;

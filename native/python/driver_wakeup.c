@@ -6,7 +6,7 @@
 typedef struct tgd_wakeup {
     PyObject_HEAD
     vectorcallfunc call;
-    PyObject *task; /* while it is due; a fired one is empty and can serve again */
+    PyObject *task; /* while it is due; a fired one is empty and serves again, even before its handle has let it go */
 } tgd_wakeup;
 
 /* The exception of the future, if it has one, as the coroutine is to see it: 0, or -1 when out of memory. */
@@ -53,7 +53,7 @@ static PyObject *wakeup_call(PyObject *self, PyObject *const *args, size_t nargs
 static PyObject *wakeup_for(PyObject *task, tgd_fields *fields)
 {
     tgd_wakeup *wakeup = (tgd_wakeup *)fields->wakeup;
-    if (!wakeup || wakeup->task || Py_REFCNT(wakeup) != 1) {
+    if (!wakeup || wakeup->task) {
         wakeup = PyObject_GC_New(tgd_wakeup, fields->state->wakeup);
         if (!wakeup) {
             return NULL;
