@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -14,9 +15,9 @@ import msgspec
 from tidegate.errors import ConfigurationError
 from tidegate.ledger.port import Cursor
 from tidegate.model.job import Progress
-from tidegate.model.outcome import Failure, FailureRecord, Outcome
+from tidegate.model.outcome import Failure, FailureRecord, JobState, Outcome
 from tidegate.model.wire import decode_argument, decode_results
-from tidegate.progress import Watcher, show_progress
+from tidegate.progress import show_progress
 
 if TYPE_CHECKING:
     from tidegate.app import Tidegate
@@ -51,38 +52,40 @@ class Job(Generic[V]):
         """How the job stands now, exactly. ``JobNotFound`` when it expired."""
         return self.gate.ledger().progress(self.id)
 
-    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Progress:
-        """Wait until every item has an outcome; how the job stands then. Items that failed raise nothing here.
+    def follow(self, timeout: float | None = None) -> Iterator[Progress]:
+        """How the job stands, now and whenever it changes (at least twice a second), up to and including its end.
 
-        ``timeout``: seconds, then ``TimeoutError`` (the job goes on). ``progress``: draw a progress bar meanwhile.
+        ``timeout``: seconds, then ``TimeoutError`` (the job goes on).
         """
-        if progress:
-            with show_progress(self.gate) as watcher:
-                return self._wait(timeout, watcher)
-        return self._wait(timeout, None)
-
-    async def await_done(self, timeout: float | None = None) -> Progress:
-        """``wait`` for coroutines."""
-        return await asyncio.to_thread(self._wait, timeout, None)
-
-    def _wait(self, timeout: float | None, watcher: Watcher | None) -> Progress:
         ledger = self.gate.ledger()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             began = time.monotonic()
             stands = ledger.progress(self.id)
-            if watcher is not None:
-                watcher(stands)
+            yield stands
             if stands.ended:
-                return stands
+                return
             left_s = _BLOCK_MS / 1000 if deadline is None else min(_BLOCK_MS / 1000, deadline - time.monotonic())
             if left_s <= 0:
-                raise TimeoutError(
-                    f"job {self.id} has not ended after {timeout:g} s: {stands.pending} items are pending"
-                )
+                raise TimeoutError(f"job {self.id} has not ended after {timeout:g} s: {_why(stands)}")
             ledger.wait_event(self.id, block_ms=max(1, int(left_s * 1000)))
             if stands.done:  # the first look after the first outcome is at once: short jobs answer fast
                 time.sleep(max(0.0, _SHORTEST_LOOK_S - (time.monotonic() - began)))
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Progress:
+        """Wait until every item has an outcome; how the job stands then. Items that failed raise nothing here.
+
+        ``timeout``: seconds, then ``TimeoutError`` (the job goes on). ``progress``: draw a progress bar meanwhile. A job that
+        is paused or parked does not end by itself: the bar and the ``TimeoutError`` say so.
+        """
+        with show_progress(self.gate) if progress else contextlib.nullcontext(_unseen) as watch:
+            for stands in self.follow(timeout):
+                watch(stands)
+        return stands
+
+    async def await_done(self, timeout: float | None = None) -> Progress:
+        """``wait`` for coroutines."""
+        return await asyncio.to_thread(self.wait, timeout)
 
     # -- what came out -----------------------------------------------------------------------------------------
     def results(self) -> Iterator[tuple[int, V]]:
@@ -191,6 +194,19 @@ class Job(Generic[V]):
         selection = repr((self.id, error_type, kind and kind.value, sorted(chosen) if chosen is not None else None))
         name = "replay " + hashlib.sha256(selection.encode()).hexdigest()
         return self.gate.resubmit(stands.spec, arguments(), name)
+
+
+def _unseen(stands: Progress) -> None:
+    """Where no progress bar is wanted."""
+
+
+def _why(stands: Progress) -> str:
+    """Why a job is not at its end."""
+    if stands.state is JobState.PARKED:
+        return f"it is parked: {stands.reason}"
+    if stands.paused:
+        return "it is paused"
+    return f"{stands.pending} items are pending"
 
 
 def _failure(record: FailureRecord, trace: str) -> Failure:

@@ -122,6 +122,24 @@ def test_a_real_worker_runs_what_was_submitted_and_stops_when_told(shop: Path, l
 
 
 @pytest.mark.slow
+def test_waiting_for_a_job_whose_task_the_worker_does_not_know_says_so(shop: Path, ledger_url: str) -> None:
+    """The job is parked, not lost; somebody has to act, so waiting ends."""
+    from tidegate.testing import WorkerProcess
+
+    (shop / "items.txt").write_text("1\n")
+    (shop / "newer.py").write_text((shop / "shop.py").read_text() + "\n@gate.task\ndef triple(n): return 3 * int(n)\n")
+    with WorkerProcess("shop:gate", ledger_url, folder=shop) as worker:
+        command = [sys.executable, "-m", "tidegate", "submit", "newer:triple", "items.txt", "--wait", "--json"]
+        ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=shop)
+
+    assert ran.returncode == 1, ran.stdout
+    assert "is parked: task 'newer.triple' is not registered on the worker" in ran.stderr, worker.log
+    assert "tidegate resume" in ran.stderr
+    with Tidegate(ledger_url) as gate:
+        assert gate.jobs()[0].pending == 1
+
+
+@pytest.mark.slow
 def test_waiting_for_a_job_with_failures_exits_with_1(shop: Path, ledger_url: str) -> None:
     from tidegate.testing import WorkerProcess
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,14 @@ import typer
 from tidegate.cli.apps import load_task
 from tidegate.cli.items import format_of, opened, read_items
 from tidegate.cli.options import Json
-from tidegate.cli.output import exit_code, one_line, print_json, progress_document, say
-from tidegate.model.job import Origin
+from tidegate.cli.output import errors, exit_code, one_line, print_json, progress_document, say
+from tidegate.errors import JobFailed
+from tidegate.job import Job
+from tidegate.model.job import Origin, Progress
+from tidegate.model.outcome import JobState
 from tidegate.model.wire import Shape
 from tidegate.producer.drive import drive
+from tidegate.progress import show_progress
 from tidegate.task import MapOptions
 
 
@@ -48,10 +53,27 @@ def submit(
         origin = Origin(file=file if file == "-" else str(Path(file).absolute()), function="tidegate submit")
         submission = found.gate.submission(found, Shape.STAR if star else Shape.ONE, None, options, origin)
         job = found.gate.submitted(drive(submission, items))
-    stands = job.wait(progress=not json) if wait else job.progress()
+    stands = _wait(job, quiet=json) if wait else job.progress()
     if json:
         print_json(progress_document(stands))
     else:
         say(one_line(stands))
     if wait:
         raise typer.Exit(exit_code(stands))
+
+
+def _wait(job: Job[Any], *, quiet: bool) -> Progress:
+    """Wait for the end. A job that is parked needs an operator: that is said, and not waited for."""
+    try:
+        with nullcontext(None) if quiet else show_progress(job.gate) as watch:
+            for stands in job.follow():
+                if watch is not None:
+                    watch(stands)
+                if stands.state is JobState.PARKED:
+                    raise JobFailed(
+                        f"job {job.id} is parked: {stands.reason}", remedy=f"then: tidegate resume {job.id}"
+                    )
+    except KeyboardInterrupt:
+        errors.print(f"job {job.id} goes on; `tidegate cancel {job.id}` ends it", markup=False)
+        raise
+    return stands
