@@ -69,9 +69,6 @@ def bad(**changes):
         (bad(errors={"E": "many"}), "counts by name"),
         (bad(errors={"E": float("nan")}), "counts by name"),
         (bad(traces={"E": 1}), "texts by fingerprint"),
-        (bad(stats={"running:1": 1.5}), "histogram field"),
-        (bad(stats={"running:1": float("inf")}), "histogram field"),
-        (bad(stats=[1]), "histogram field"),
         (bad(settled=9, outcomes={Outcome.SUCCEEDED: 9}), "bits are missing"),
         (bad(settled=11, outcomes={Outcome.SUCCEEDED: 11}), "bits are missing"),
         (bad(settled=-1, outcomes={Outcome.SUCCEEDED: -1}), "not a count"),
@@ -92,6 +89,18 @@ def test_a_settlement_that_does_not_add_up_writes_nothing(desk, settlement, why)
         desk.try_commit(lease, settlement, claim_next=True, ticket=desk.tickets[job_id][0])
     assert desk.dump(job_id) == before
     desk.finish(lease)
+
+
+def test_histogram_fields_that_are_no_counts_are_left_out_and_stop_nobody(desk):
+    job_id = desk.job(sizes=(1,) * 40)
+    hostile = [{"running:1": value, "running:2": 1} for value in (1.5, -1, None, "x", float("inf"), 2**60, True)]
+    for number in range(40):
+        stats = ([*hostile, [1], {3: 4}, "text"])[number % 10]
+        one = Settlement(settled=1, outcomes={Outcome.SUCCEEDED: 1}, executions=1, stats=stats)
+        desk.commit(desk.claim(job_id), one)
+        found = desk.ledger.stats(job_id)
+        assert found.get("running:2", 0) == sum(n % 10 < 7 for n in range(number + 1))
+    assert desk.ledger.progress(job_id).done == 40
 
 
 def test_a_sum_that_leaves_64_bits_does_not_stop_a_commit(desk):

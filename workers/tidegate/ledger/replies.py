@@ -15,7 +15,6 @@ OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCEL
 
 _encoder = msgspec.msgpack.Encoder()
 _spec_decoder = msgspec.msgpack.Decoder(JobSpec)
-_stats_decoder = msgspec.msgpack.Decoder(dict[str, int | float | None])
 _NOTHING = {word.value.encode(): word for word in Nothing}
 
 
@@ -51,8 +50,7 @@ def add_stats(folded: Mapping[bytes, bytes], recent: Sequence[bytes]) -> dict[st
     """The fields of a job's histograms: those in ``stats`` and those of the last commits, not added yet."""
     total = {field.decode("utf-8", "replace"): int(value) for field, value in folded.items()}
     for packed in recent:
-        for field, given in _stats_decoder.decode(packed).items():
-            value = int(given or 0)
+        for field, value in _counts(packed).items():
             if field not in total:
                 total[field] = value
             elif field.endswith("_min_ns"):
@@ -62,6 +60,21 @@ def add_stats(folded: Mapping[bytes, bytes], recent: Sequence[bytes]) -> dict[st
             else:
                 total[field] += value
     return total
+
+
+def _counts(packed: bytes) -> dict[str, int]:
+    """The fields that are counts; what is not is left out, as in ``include/settlement.lua``."""
+    try:
+        fields = msgspec.msgpack.decode(packed)
+    except msgspec.DecodeError:
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    return {
+        str(field): int(value)
+        for field, value in fields.items()
+        if type(value) in (int, float) and 0 <= value < 1 << 53 and value == int(value)
+    }
 
 
 def lease_from(reply: Any, job_id: str, claimer: str, nonce: str) -> Lease:

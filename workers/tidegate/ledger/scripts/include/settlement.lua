@@ -60,13 +60,6 @@ local function check_settlement(s, lease)
   if #s.attempts ~= 0 and #s.attempts ~= lease.items then return 'attempts must be a byte per item' end
   if #s.crashes ~= 0 and #s.crashes ~= lease.items then return 'crashes must be a byte per item' end
   if #s.stats > MAX_STATS_BYTES then return 'too many histogram fields' end
-  if s.stats ~= '' then
-    local read, fields = pcall(cmsgpack.unpack, s.stats)
-    if not read or type(fields) ~= 'table' then return 'histogram fields are not a map' end
-    for field, value in pairs(fields) do
-      if type(field) ~= 'string' or not count(value) then return 'a histogram field is not a count' end
-    end
-  end
   local old = lease.flags % 2 == 1 and call('HGET', BITS, lease.batch) or ''
   if s.bits == '' then
     if s.settled == 0 then return nil, old end
@@ -84,15 +77,18 @@ local function check_settlement(s, lease)
 end
 
 -- Histogram fields of the last commits wait in `recent`, packed, and are added to `stats` a few dozen at a time: that is a
--- quarter of the work. Readers add up both.
+-- quarter of the work. Readers add up both. Nobody looks into them before, and what is not a count is left out.
 local FOLD = 32
 
 local function fold_stats()
   local sums, lows, highs = {}, {}, {}
   for _, packed in ipairs(call('LRANGE', RECENT, 0, -1)) do
-    for field, value in pairs(cmsgpack.unpack(packed)) do
+    local read, fields = pcall(cmsgpack.unpack, packed)
+    for field, value in pairs(read and type(fields) == 'table' and fields or {}) do
       local tail = string.sub(field, -7)
-      if tail == '_min_ns' then
+      if not count(value) then
+        -- Not a count: somebody's mistake, which must not stop the commits of others.
+      elseif tail == '_min_ns' then
         if not lows[field] or value < lows[field] then lows[field] = value end
       elseif tail == '_max_ns' then
         if not highs[field] or value > highs[field] then highs[field] = value end
@@ -101,7 +97,7 @@ local function fold_stats()
       end
     end
   end
-  -- A sum that leaves 64 bits stays what it was: that must not stop a commit.
+  -- Nor must a sum that leaves 64 bits: it stays what it was.
   for field, value in pairs(sums) do redis.pcall('HINCRBY', STATS, field, string.format('%.0f', value)) end
   for field, value in pairs(lows) do
     local known = tonumber(call('HGET', STATS, field) or nil)
