@@ -5,6 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BUILD  ?= build
 JOBS   ?= 4
+FUZZ_S ?= 30
 SOURCES := $(shell find workers native -type f -not -name '*.so' -not -name '*.pyc' 2>/dev/null) pyproject.toml
 
 .DEFAULT_GOAL := help
@@ -44,8 +45,8 @@ test-native: $(VENV)/.installed-test  ## build the C core alone and run its test
 sanitize: $(VENV)/.installed-test  ## the C tests under address, undefined-behaviour and thread sanitizers; the binding under ASan
 	@PATH="$(abspath $(BIN)):$$PATH" tests/native/sanitize.sh $(BUILD)
 
-fuzz: $(VENV)/.installed-test  ## fuzz the readers of the crash journal and of histograms (SECONDS each: FUZZ_S=30)
-	@PATH="$(abspath $(BIN)):$$PATH" tests/native/fuzz.sh $(BUILD)
+fuzz: $(VENV)/.installed-test  ## fuzz the readers of the crash journal and of histograms (FUZZ_S=30 seconds each)
+	@PATH="$(abspath $(BIN)):$$PATH" FUZZ_S=$(FUZZ_S) tests/native/fuzz.sh $(BUILD)
 
 lint: $(VENV)/.installed-test  ## ruff
 	@$(BIN)/ruff check .
