@@ -97,8 +97,7 @@ def tidegate(server: EmbeddedServer, items: int, batch: int, logs: Path) -> Run:
             made.append(noop.map(range(items), batch_size=batch))
 
         def drain() -> None:
-            while not made[0].progress().ended:
-                time.sleep(_LOOK_S)
+            _wait(lambda: made[0].progress().ended)
 
         run = Meter(server, items).measure(worker, enqueue, drain)
         stands = made[0].progress()
