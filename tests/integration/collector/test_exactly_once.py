@@ -67,6 +67,40 @@ def test_a_stopped_collector_goes_on_where_it_was(world: World, make_collector: 
         assert second.owns_checkpoint
 
 
+def test_what_the_stream_holds_no_more_is_still_in_the_totals(world: World, make_collector: Any) -> None:
+    world.tell("a", 1)
+    world.tell("a", 2)
+    with make_collector("c1") as first:
+        world.tell("a", 3)
+        eventually(lambda: succeeded(first) == 30, "three records")
+    client = connect(world.url)
+    client.xtrim(keys.TELEMETRY, maxlen=0)
+    client.close()
+    world.tell("a", 4)
+
+    with make_collector("c2") as second:
+        assert succeeded(second) == 40
+        assert second.aggregate.sums["records"] == 4
+        assert (
+            sum(bucket.succeeded for _, bucket in second.aggregate.ten_seconds.points(second.now_ms() + 10_000)) == 40
+        )
+
+
+def test_a_fault_of_our_own_is_trouble_that_can_be_seen(
+    world: World, make_collector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_collector() as collector:
+
+        def fail() -> None:
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr(collector.jobs, "refresh", fail)
+        eventually(lambda: "a bug" in collector.trouble, "trouble")
+        monkeypatch.undo()
+
+        eventually(lambda: not collector.trouble, "no trouble")
+
+
 def test_a_collector_that_dies_without_saving_is_made_good_from_the_stream(world: World, make_collector: Any) -> None:
     world.tell("a", 1)
     with make_collector("c1"):

@@ -145,7 +145,18 @@ def test_a_restart_keeps_totals_numbers_and_history(make_entry: Any) -> None:
         assert sum(bucket.succeeded for _, bucket in points) in (400, 390)  # the step under way is not shown
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xc1", b"\x80", encode_state(Aggregate().state())[:-3]])
+def test_sums_that_outgrow_64_bits_survive_a_restart(make_entry: Any) -> None:
+    aggregate = Aggregate()
+    huge = {"lane": {"busy_ns": 2**63 - 1, "stats": {"running_sum_ns": 2**63 - 1}}, "idle_ns": 2**63 - 1}
+    add(aggregate, *(make_entry(sequence, **huge) for sequence in range(1, 5)))
+
+    again = restarted(aggregate)
+
+    assert again.tasks["t"].counts["busy_ns"] == 4 * (2**63 - 1)
+    assert again.sums["idle_ns"] == 4 * (2**63 - 1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xc1", b"{}", encode_state(Aggregate().state())[:-3]])
 def test_a_damaged_checkpoint_is_refused(damage: bytes) -> None:
     state = decode_state(damage)
 

@@ -16,6 +16,7 @@ from tidegate.report.build import Report
 from tidegate.report.document import SCHEMA_VERSION
 from tidegate.report.facts import Facts, FailureGroup, Sample
 from tidegate.report.findings import find
+from tidegate.report.html import embedded_json
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -118,6 +119,14 @@ def test_hostile_text_stays_one_string_in_json(make_facts: Any, text: str) -> No
     assert written.isascii()
     assert "\n" not in written
     assert json.loads(written)["job"]["task"] == visible(text, 300)
+
+
+@pytest.mark.parametrize("text", [*HOSTILE[:6], "]]>", "&lt;/script&gt;"])
+def test_json_inside_a_page_can_not_end_its_script(text: str) -> None:
+    written = str(embedded_json({text: [text]}))
+
+    assert not set("<>&") & set(written)
+    assert json.loads(written) == {text: [text]}
 
 
 def test_the_page_stands_alone(make_facts: Any) -> None:

@@ -135,10 +135,10 @@ class Collector:
                 step()
                 self._troubles.pop(name, None)
                 pause_s = 0.2
-            except LedgerError as error:
+            except Exception as error:  # a thread that ends would leave pages that look well and stand still
                 if name not in self._troubles:
-                    log.warning("%s: %s", name, error)
-                self._troubles[name] = str(error)
+                    log.warning("%s: %s", name, error, exc_info=not isinstance(error, LedgerError))
+                self._troubles[name] = str(error) or type(error).__name__
                 self._stopping.wait(pause_s)
                 pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
 

@@ -37,8 +37,9 @@ class State(msgspec.Struct):
     ten_seconds: dict[int, Bucket] = msgspec.field(default_factory=dict)
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(State)
+#: JSON and not msgpack: nanoseconds added up over months of many items at once outgrow 64 bits.
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(State)
 
 
 def encode_state(state: State) -> bytes:
