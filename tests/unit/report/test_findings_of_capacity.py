@@ -191,6 +191,16 @@ def test_each_injected_bottleneck_is_named(make_facts: Any, make_times: Any, mak
     assert ("nothing" in finding.title or "little" in finding.title) == (kind in (Kind.LIMIT, Kind.RETRIES, Kind.INPUT))
 
 
+@pytest.mark.parametrize(("name", "kind"), [("limited", Kind.LIMIT), ("backoff", Kind.RETRIES)])
+@pytest.mark.parametrize(("each_ns", "most"), [(100 * MS, True), (100 * MS - 1, False)])
+def test_waiting_decides_the_speed_from_half_of_all_item_time(
+    make_facts: Any, make_times: Any, name: str, kind: Kind, each_ns: int, most: bool
+) -> None:
+    named = bottleneck(make_facts(times=make_times(running=(1000, 100 * MS), **{name: (1000, each_ns)})))
+
+    assert (named is not None and named.kind is kind) == most
+
+
 @pytest.mark.parametrize("kind", [Kind.INPUT, Kind.CPU, Kind.CONCURRENCY, Kind.SLOTS])
 def test_what_needs_telemetry_is_not_said_without_five_seconds_of_it(
     make_facts: Any, make_times: Any, make_telemetry: Any, kind: Kind

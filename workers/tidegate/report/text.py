@@ -170,6 +170,8 @@ def _failures(facts: Facts) -> Iterator[RenderableType]:
         )
     for group in facts.groups[:5]:
         yield Padding(_group(group), (0, 0, 0, 2))
+    if len(facts.groups) > 5:
+        yield Text(f"  and {len(facts.groups) - 5} groups more: --html or --json shows them")
 
 
 def _group(group: FailureGroup) -> Text:

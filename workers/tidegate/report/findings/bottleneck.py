@@ -18,6 +18,8 @@ MIN_SAMPLED_S = 5.0
 MIN_RUNS = 20
 #: Less item time than this in all (seconds) is not worth a word.
 MIN_WAIT_S = 1.0
+#: Part of all item time from which one kind of waiting decides the speed.
+MOST = 0.5
 BUSY_IDLE_SHARE = 0.2
 IDLE_SHARE = 0.5
 CPU_BOUND_SHARE = 0.8
@@ -52,10 +54,9 @@ def bottleneck(facts: Facts) -> Bottleneck | None:
         return None
     waits = item_time(facts)
     total = sum(waits.values())
-    if waits["limited"] > max(waits["running"], waits["backoff"]) and waits["limited"] >= MIN_WAIT_S * 1e9:
-        return Bottleneck(Kind.LIMIT, waits["limited"] / total, leading_limit(facts))
-    if waits["backoff"] > waits["running"] and waits["backoff"] >= MIN_WAIT_S * 1e9:
-        return Bottleneck(Kind.RETRIES, waits["backoff"] / total)
+    for name, kind in (("limited", Kind.LIMIT), ("backoff", Kind.RETRIES)):
+        if waits[name] >= MOST * total and waits[name] >= MIN_WAIT_S * 1e9:
+            return Bottleneck(kind, waits[name] / total, leading_limit(facts) if kind is Kind.LIMIT else "")
     if facts.sampled.covered_s < MIN_SAMPLED_S or not facts.sampled.slot_ns:
         return None
     return _by_slots(facts, waits)
