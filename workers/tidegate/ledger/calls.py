@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from tidegate.errors import LedgerError
 from tidegate.ledger import keys
-from tidegate.ledger.connection import retrying
+from tidegate.ledger.connection import is_transient, retrying
 from tidegate.ledger.scripts import Script, load
 
 _pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
@@ -79,8 +79,9 @@ class Caller:
 class DirectLine:
     """One command on a connection of its own: half the processor time of ``Redis.execute_command``.
 
-    A connection is used by one thread at a time and kept for the next. After a fork the child starts with none. After
-    any failure in between, a connection is closed: it could hold half a reply.
+    A connection is used by one thread at a time and kept for the next. After a fork the child starts with none. After a
+    failure in between all of them are closed and go back to the pool: one could hold half a reply, and the others lead to
+    the same server, which may not be the right one any more (the pool asks a sentinel again; a connection alone does not).
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -102,18 +103,26 @@ class DirectLine:
             reply = connection.read_response()
             clean = True
             return reply
-        except ResponseError:
-            clean = True
+        except ResponseError as error:
+            clean = not is_transient(error)
             raise
         finally:
-            if not clean:
+            if clean:
+                self._idle.append(connection)
+            else:
                 connection.disconnect()
-            self._idle.append(connection)
+                self._pool.release(connection)
+                self.close()
 
     def close(self) -> None:
-        """Give the connections back to the pool."""
+        """Close the idle connections and give them back to the pool."""
         while self._idle and self._pid == os.getpid():
-            self._pool.release(self._idle.pop())
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread took the last one
+                return
+            connection.disconnect()
+            self._pool.release(connection)
 
 
 def malformed(name: str, reply: Any) -> LedgerError:
