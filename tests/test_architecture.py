@@ -20,7 +20,6 @@ PACKAGE = ROOT / "workers" / "tidegate"
 LAYERS = (
     {"cli", "__main__"},
     {"demo"},
-    {"demo"},
     {"app", "task", "job", "registry", "progress", "testing", "__init__"},
     {"report"},
     {"collector"},
