@@ -53,6 +53,23 @@ def test_dead_letters_are_read_whole_however_many_blocks_there_are(desk):
     assert list(desk.ledger.read_failures(new_job_id())) == []
 
 
+def test_results_and_dead_letters_are_read_in_one_request_each_from_its_own_place(desk):
+    job_id = desk.job(sizes=(1,) * 4)
+    one = encode_failures([FailureRecord(1, Outcome.FAILED, "ValueError", "no", "fp", 1, b"\xc0")])
+    start = Cursor()
+    assert desk.ledger.read_outcomes(job_id, start, start, block_ms=0) == ([], start, [], start)
+    for number in range(4):
+        lease = desk.claim(job_id)
+        kind = {"failures": one} if number % 2 else {"results": b"r%d" % number}
+        outcome = Outcome.FAILED if number % 2 else Outcome.SUCCEEDED
+        desk.commit(lease, Settlement(settled=1, outcomes={outcome: 1}, executions=1, **kind))
+    blocks, good, records, bad = desk.ledger.read_outcomes(job_id, start, start, count=1)
+    assert (blocks, len(records)) == ([b"r0"], 1)
+    blocks, good, records, bad = desk.ledger.read_outcomes(job_id, good, bad, block_ms=1)
+    assert (blocks, len(records)) == ([b"r2"], 1)
+    assert desk.ledger.read_outcomes(job_id, good, bad, block_ms=1) == ([], good, [], bad)
+
+
 @pytest.mark.parametrize("change", ["pause", "cancel", "seal"])
 def test_who_waits_for_an_event_is_woken_by_it(desk, change):
     job_id = desk.job(sealed=False)

@@ -1,4 +1,4 @@
-"""Every Redis key that Tidegate uses, in one table. Nobody else builds a key.
+"""Every Redis key of jobs, workers and telemetry, in one table. Nobody else builds one.
 
 A job's keys share the hash tag ``{JOB}``, so that a Redis Cluster keeps them together; the scripts derive them from the
 job's meta key (``scripts/include/job.lua``; a test compares the two). Every key of a job lives for ``IDLE_MS`` after the
@@ -34,7 +34,7 @@ job was last touched, and for the job's ``ttl_s`` after it ended.
     tg:{@}:synced      string   what ``sync`` writes to see it reach the disk
     tg:{@}:telemetry   stream   telemetry records, trimmed by its writers
     tg:{@}:collector   hash     the collector's checkpoint (checkpoint.py)
-    tg:{limit:NAME}:…           built by ``limit``: a cluster-wide limit's permits; its owner sets the time to live
+    tg:{limit:NAME}…           limits: see tidegate/limits/keys.py; they live for an hour after their last use
 """
 
 from __future__ import annotations
@@ -94,11 +94,6 @@ def job_key(job_id: str, name: str) -> bytes:
 def job_keys(job_id: str) -> list[bytes]:
     """All keys of a job."""
     return [job_key(job_id, name) for name in JOB_KEYS]
-
-
-def limit(name: str, kind: str) -> bytes:
-    """A key of the cluster-wide limit ``name``; ``kind`` says which of its keys."""
-    return b"tg:{limit:%b}:%b" % (name.encode(), kind.encode())
 
 
 def _checked(job_id: str) -> bytes:

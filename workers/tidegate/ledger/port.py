@@ -188,7 +188,11 @@ class Ledger(Protocol):
         claim_next: bool = False,
         ticket: int = 0,
     ) -> Committed | Refused:
-        """Write what happened to items of a leased batch, and claim the next one in the same call if asked to."""
+        """Write what happened to items of a leased batch, and claim the next one in the same call if asked to.
+
+        A holder that has committed all that it knows of lets go of the lease, whatever ``batch_done`` says: if the server
+        forgot one of its commits, the items left are found by the batch's next holder.
+        """
 
     def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[bool | None]:
         """Per lease: True renewed, None renewed and the job wants cancelling, False lost."""

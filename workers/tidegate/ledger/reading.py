@@ -48,7 +48,7 @@ def outcomes(
     """The next blocks of a job's results and of its dead letters, in one request, which waits up to ``block_ms`` for any."""
     good, bad = keys.job_key(job_id, "results"), keys.job_key(job_id, "dead")
     wanted: dict[Any, Any] = {good: results.position, bad: failures.position}
-    block = None if block_ms is None else min(block_ms, _BLOCK_MS)
+    block = min(block_ms, _BLOCK_MS) if block_ms else None  # to Redis, 0 means for ever
     reply: list[Any] = caller.command("read", lambda c: c.xread(wanted, count=count, block=block)) or []
     found = {stream: entries for stream, entries in reply if entries}
     for_results, for_failures = found.get(good, []), found.get(bad, [])
