@@ -15,6 +15,7 @@ PyObject *tg_driver_create(PyObject *module, PyObject *loop, tg_driver_settled s
     }
     driver->state = tgd_state_hold(state);
     driver->side = side;
+    side->drivers++;
     driver->settled = settled;
     driver->owner = owner;
     driver->on_settled = NULL;

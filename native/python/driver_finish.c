@@ -89,6 +89,9 @@ int tgd_task_end(PyObject *task, tgd_fields *fields, PySendResult how, PyObject 
     tg_driver_settled settled = fields->settled;
     int fatal = raised && fields->fatal_passes && tgd_is_fatal(outcome);
     int failed = 0;
+    if (settled && fields->side->drivers && !fields->side->in_turn) {
+        tgd_beat_note_end(fields->side);
+    }
     fields->settled = NULL;
     fields->phase = TGD_ENDED;
     if (!settled) {

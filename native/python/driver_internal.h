@@ -103,6 +103,13 @@ struct tgd_side {
     PyObject *spares;
     PyObject *seat;             /* strong: an idle task that is the loop's current one, ready for a first step */
     int n_spares;
+    int drivers;                /* that exist on this side */
+    int beat_fd;                /* driver_beat.c: -1 while there is none */
+    int beat_refused;
+    unsigned quiet_beats;
+    uint64_t ends;
+    uint64_t ends_at_beat;
+    uint64_t window_ns;         /* when the last 256 ends were complete */
     int turn_scheduled;
     int in_turn;                /* more tasks of this turn follow the one that runs */
     int debug;
@@ -164,6 +171,10 @@ PyObject *tgd_task_cancelled_error(PyObject *task, tgd_fields *fields);
 PyObject *tgd_task_await(PyObject *task);
 PyObject *tgd_task_result(PyObject *task, PyObject *unused);
 void tgd_task_reset(tgd_fields *fields);
+
+/* driver_beat.c */
+void tgd_beat_note_end(tgd_side *side);
+void tgd_beat_stop(tgd_side *side);
 
 /* driver_step.c */
 int tgd_task_step(PyObject *task, tgd_fields *fields, int enter_context);

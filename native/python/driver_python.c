@@ -119,6 +119,12 @@ static PyObject *driver_get_spares(PyObject *self, void *closure)
     return PyLong_FromLong(((tgd_driver *)self)->side->n_spares);
 }
 
+static PyObject *driver_get_beats(PyObject *self, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((tgd_driver *)self)->side->beat_fd >= 0);
+}
+
 static int driver_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
@@ -139,7 +145,11 @@ static void driver_dealloc(PyObject *self)
     tgd_state *state = ((tgd_driver *)self)->state;
     PyObject_GC_UnTrack(self);
     Py_CLEAR(((tgd_driver *)self)->on_settled);
-    Py_CLEAR(((tgd_driver *)self)->side);
+    tgd_side *side = ((tgd_driver *)self)->side;
+    if (--side->drivers == 0) {
+        tgd_beat_stop(side);
+    }
+    Py_DECREF(side);
     PyObject_GC_Del(self);
     Py_DECREF(type);
     tgd_state_release(state);
@@ -153,6 +163,7 @@ static PyMethodDef driver_methods[] = {
 };
 static PyGetSetDef driver_attributes[] = {
     {"spares", driver_get_spares, NULL, PyDoc_STR("How many tasks lie ready to serve again."), NULL},
+    {"beats", driver_get_beats, NULL, PyDoc_STR("Is the loop kept punctual now?"), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot driver_slots[] = {

@@ -13,6 +13,7 @@ static tgd_side *side_new(tgd_state *state, PyObject *loop)
     memset((char *)side + sizeof(PyObject), 0, sizeof(*side) - sizeof(PyObject));
     side->state = tgd_state_hold(state);
     side->loop = Py_NewRef(loop);
+    side->beat_fd = -1;
     side->init_kwargs = PyDict_New();
     PyObject_GC_Track((PyObject *)side);
     PyObject *debug = PyObject_CallMethod(loop, "get_debug", NULL);
@@ -188,6 +189,7 @@ static void drop_line(PyObject **head)
 static int side_clear(PyObject *self)
 {
     tgd_side *side = (tgd_side *)self;
+    tgd_beat_stop(side);
     drop_line(&side->spares);
     side->n_spares = TGD_SPARES_MAX; /* nothing may come back now */
     side->turn_tail = NULL;
@@ -208,6 +210,7 @@ static void side_dealloc(PyObject *self)
         Py_CLEAR(state->last_loop);
         state->last_side = NULL;
     }
+    tgd_beat_stop(side);
     side_clear(self);
     PyObject_GC_Del(self);
     Py_DECREF(type);

@@ -1,0 +1,68 @@
+"""The loop is kept punctual while very many tasks end, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is a timerfd")
+
+
+async def waits() -> None:
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_result, None)
+    await future
+
+
+async def flood(driver) -> None:
+    for wave in range(200):
+        for token in range(64):
+            driver.step(waits(), wave * 64 + token)
+        await driver.ended((wave + 1) * 64)
+        if driver.driver.beats:
+            return
+
+
+def test_a_flood_of_ends_starts_it_and_silence_stops_it(main, recorder):
+    async def body():
+        driver = recorder()
+        assert not driver.driver.beats
+        await flood(driver)
+        assert driver.driver.beats
+        while driver.driver.beats:  # the test's timeout ends it if the beat does not
+            await asyncio.sleep(0.001)
+
+    main(body)
+
+
+def test_it_goes_with_the_last_driver_and_leaves_no_descriptor(main, recorder):
+    async def body():
+        await flood(recorder())
+        before = set(os.listdir("/proc/self/fd"))
+        driver = recorder()
+        await flood(driver)
+        assert driver.driver.beats
+        del driver
+        await asyncio.sleep(0)
+        links = []
+        for descriptor in set(os.listdir("/proc/self/fd")) - before:
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        assert not any("timerfd" in link for link in links), links
+
+    main(body)
+
+
+def test_a_loop_may_close_while_it_beats(main, recorder):
+    kept = []
+
+    async def body():
+        driver = recorder()
+        await flood(driver)
+        assert driver.driver.beats
+        kept.append(driver)
+
+    main(body)
+    kept.clear()
