@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tidegate.app import Tidegate
-from tidegate.errors import ConfigurationError, PayloadError, PayloadTooLarge, SubmissionConflict
+from tidegate.errors import ConfigurationError, JobEnded, PayloadError, PayloadTooLarge, SubmissionConflict
 from tidegate.ledger.port import Appended
 from tidegate.ledger.redis import RedisLedger
 from tidegate.model.job import BatchPayload
@@ -183,6 +183,22 @@ def test_two_producers_with_one_id_write_each_item_once(ledger: RedisLedger, han
     hand.settle_all(one.spec.job_id)
 
     assert hand.seen == dict(enumerate(items))
+
+
+@pytest.mark.parametrize(("count", "error"), [(60, JobEnded), (20, SubmissionConflict)])
+def test_a_producer_that_comes_late_with_other_items_is_told(
+    hand: Any, submission: Make, count: int, error: type[Exception]
+) -> None:
+    """Two overlapping producers with one id and different items: the second must not be told that all is well."""
+    split = {"job_id": "00000000000000000000000000", "batch_size": 10, "chunk_batches": 2, "chunk_bytes": 1 << 20}
+    one, two = (submission(fixed=10, **split) for _ in range(2))
+    drive(one, range(40))
+
+    with pytest.raises(error):
+        drive(two, range(count))
+
+    hand.settle_all(one.spec.job_id)
+    assert hand.seen == dict(enumerate(range(40)))
 
 
 _PRODUCER = """

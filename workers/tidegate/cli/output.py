@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """``text`` with what would steer a terminal written out.
+    r"""``text`` with what would steer a terminal written out.
 
     >>> printable("a\x1b[2Jb")
     'a\\x1b[2Jb'

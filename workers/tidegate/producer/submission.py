@@ -71,7 +71,6 @@ class Submission:
         self._pending_since_ns = 0
         self._chunks = 0
         self._next_chunk = -1  # the ledger's; -1: not opened yet
-        self._sealed = False
         self._last_ns = time.monotonic_ns()
         self._learned_ns = self._last_ns
 
@@ -84,8 +83,7 @@ class Submission:
         """How many items to skip, because the ledger has them; ``None`` when the submission is complete."""
         if not self._exists:
             return 0
-        self._open()
-        if self._sealed:
+        if self._open():
             return None
         self._chunks = self._next_chunk
         return self.items
@@ -96,7 +94,7 @@ class Submission:
         return self._sizer.next_size()
 
     def add(self, items: list[Any]) -> bool:
-        """Encode one batch and write what makes a full chunk. False: no more is wanted (the job ended, or was sealed)."""
+        """Encode one batch and write what makes a full chunk. False: no more is wanted, the job was cancelled."""
         now_ns = time.monotonic_ns()
         total_bytes = 0
         batches = encode_batches(
@@ -114,7 +112,7 @@ class Submission:
             return False
         self.items += len(items)
         self._sizer.learn_batch(len(items), total_bytes, now_ns - self._last_ns)
-        return not self._sealed
+        return True
 
     def finish(self) -> Progress:
         """Write what is left and seal the job."""
@@ -124,8 +122,6 @@ class Submission:
             return self._ledger.progress(self.spec.job_id)
         if not self.written:
             self._open()
-        if self._sealed:
-            return self._ledger.progress(self.spec.job_id)
         return self._ledger.seal(self.spec.job_id, self._chunks)
 
     def abandon(self, error: BaseException) -> None:
@@ -163,19 +159,20 @@ class Submission:
             return
         if not self.written:
             self._open()
-        if self._chunks >= self._next_chunk and not self._sealed:
+        if self._chunks >= self._next_chunk:
             self._flow.append(self._chunks, self._pending)
             self._learn()
         self._chunks += 1
         self._pending = []
         self._pending_bytes = 0
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
+        """Open the job, or find it; whether it was sealed already."""
         opened = self._ledger.open(self.spec)
         self._next_chunk = opened.next_chunk
-        self._sealed = opened.sealed
         if self._exists:
             self.items = opened.items
+        return opened.sealed
 
     def _learn(self) -> None:
         now_ns = time.monotonic_ns()
