@@ -69,7 +69,7 @@ def run(console: Console, *, page: Path | None = None) -> Shown:
     with (
         Interrupts() as interrupts,
         DemoServer(rate=app.SERVER_RATE, burst=app.SERVER_BURST) as web,
-        Stack(interrupts) as stack,
+        Stack(interrupts, f"{app.__name__}:gate", processes=2, collector=True) as stack,
     ):
         console.print(f"Valkey, two worker processes and a collector run in {stack.folder}", soft_wrap=True)
         gate = app.build(stack.url)

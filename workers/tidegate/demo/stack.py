@@ -1,4 +1,4 @@
-"""Everything that the demo starts, and its end: a server, two worker processes, a collector, a folder."""
+"""What the demo and the bench start, and its end: a server, worker processes, a collector, a folder."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ _DIE_WITH_OWNER = (
 
 
 class Stack:
-    """A private folder with an embedded server on a free port, two worker processes and a collector. Use it with ``with``.
+    """A private folder with an embedded server on a free port, worker processes of ``app`` and a collector, if it is wanted.
 
-    Whatever happens, at its end no process and no file of it is left. ``TidegateError`` with a process's last words when
-    one does not start.
+    Use it with ``with``. Whatever happens, at its end no process and no file of it is left. ``TidegateError`` with a
+    process's last words when one does not start.
     """
 
-    def __init__(self, interrupts: Interrupts) -> None:
+    def __init__(self, interrupts: Interrupts, app: str, *, processes: int, collector: bool) -> None:
         self._interrupts = interrupts
+        self._app, self._processes, self._collects = app, processes, collector
         self._ends = contextlib.ExitStack()
         self._collector: subprocess.Popen[bytes] | None = None
         self._worker: subprocess.Popen[bytes] | None = None
@@ -58,8 +59,9 @@ class Stack:
                 self._ends.callback(server.stop)
                 server.start()
             self.url = server.url
-            self._worker = self._start("worker", "tidegate.demo.app:gate", "--processes", "2")
-            self._collector = self._start("collector", "--port", "0", "--json-address", answers=True)
+            self._worker = self._start("worker", self._app, "--processes", str(self._processes))
+            if self._collects:
+                self._collector = self._start("collector", "--port", "0", "--json-address", answers=True)
         except BaseException:
             self.close()
             raise
@@ -75,24 +77,28 @@ class Stack:
 
     def collector_address(self) -> str:
         """Where the dashboard is; waits until it is there."""
-        assert self._collector is not None
+        assert self._collector is not None, "ask for a collector"
         assert self._collector.stdout is not None
         text, deadline = b"", time.monotonic() + _START_TIMEOUT_S
         while b"}" not in text:
             self.check()
             if time.monotonic() > deadline:
-                raise TidegateError("the demo's collector did not start in time", remedy=self._last_words("collector"))
+                raise TidegateError("the collector did not start in time", remedy=self._last_words("collector"))
             if select.select([self._collector.stdout], [], [], 0.2)[0]:
                 text += os.read(self._collector.stdout.fileno(), 4096)
         return str(json.loads(text)["address"])
+
+    def worker_cpu_s(self) -> float:
+        """CPU seconds of the worker program so far, its living processes included."""
+        assert self._worker is not None
+        times = [process.cpu_times() for process in (psutil.Process(self._worker.pid), *_children(self._worker.pid))]
+        return sum(one.user + one.system for one in times)
 
     def check(self) -> None:
         """``TidegateError`` when a process has ended that should not."""
         for name, process in (("worker", self._worker), ("collector", self._collector)):
             if process is not None and process.poll() is not None:
-                raise TidegateError(
-                    f"the demo's {name} ended with code {process.returncode}", remedy=self._last_words(name)
-                )
+                raise TidegateError(f"the {name} ended with code {process.returncode}", remedy=self._last_words(name))
 
     def _start(self, command: str, *arguments: str, answers: bool = False) -> subprocess.Popen[bytes]:
         program = [sys.executable, "-P", "-m", "tidegate", command, *arguments]
