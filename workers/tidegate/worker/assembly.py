@@ -153,6 +153,7 @@ class Assembly:
             for work in works:
                 if work.closed:
                     self.keeper.drop(work)
+                    self.runner.put_back(work.lease.job_id, work.ticket, work.queue)
         return len(works)
 
     def close(self) -> None:

@@ -79,13 +79,13 @@ class TicketRunner:
         """Work on the job for one time slice."""
         bench = self._bench
         if not bench.gate.wait_open():
-            self._put_back(job_id, ticket, queue)
+            self.put_back(job_id, ticket, queue)
             return
         slot = bench.slots.take()
         try:
             visit = Visit(job_id, ticket, queue, slot, time.monotonic_ns() + self._slice_ns)
             if self._visit(visit):
-                self._put_back(job_id, ticket, queue)
+                self.put_back(job_id, ticket, queue)
         except PASSING as error:
             # Given up while stopping. Leases run out, and the sweeper replaces the ticket.
             log.warning("ticket dropped job=%s reason=%s", job_id, error)
@@ -130,7 +130,14 @@ class TicketRunner:
     def _batch(self, visit: Visit, lease: Lease) -> Lease | Nothing | None:
         """Settle one batch; what the next claim gave, ``None`` when the slice is over."""
         lane = self._bench.lanes.get(lease.task)
-        work = BatchWork(lease, visit.slot, lane or _no_lane(lease.task), visit.queue, lease_tag(lease))
+        work = BatchWork(
+            lease,
+            visit.slot,
+            lane or _no_lane(lease.task),
+            lease_tag(lease),
+            queue=visit.queue,
+            ticket=visit.ticket,
+        )
         self._bench.keeper.hold(work)
         try:
             if lane is None:
@@ -154,15 +161,34 @@ class TicketRunner:
     def _run(self, visit: Visit, work: BatchWork, items: list[object], shape: int) -> Lease | Nothing | None:
         bench = self._bench
         work.set_aside_crashed(work.lane.policy.max_crashes)
-        run = work.run = bench.begin(work, items, shape)
+        phases = work.phases()
+        for number, skip in enumerate(phases):
+            if number and not self._may_go_on(work):
+                break
+            self._run_phase(work, items, shape, skip)
+            if number < len(phases) - 1:
+                bench.committer.part(work)
+        return self._next(visit, work)
+
+    def _run_phase(self, work: BatchWork, items: list[object], shape: int, skip: bytes) -> None:
+        bench = self._bench
+        suspect = bool(work.lease.crashes)
+        if suspect:  # what other slots have finished must not have to be repeated if the process dies now
+            for other in bench.keeper.works():
+                bench.committer.part(other)
+        with work.lock:
+            work.skip = skip
+            run = work.run = bench.begin(work, items, shape)
         if work.lease.cancel_requested:
             work.cancel("the job was cancelled")
-        if work.lost:
-            run.cancel("the lease of the batch was lost")
-        if bench.gate.draining:
+        if work.cancelled:
+            run.cancel("the job was cancelled")
+        if bench.gate.draining or work.late:
             run.drain()
         run.wait(None)
-        return self._next(visit, work)
+
+    def _may_go_on(self, work: BatchWork) -> bool:
+        return not (work.closed or work.lost or work.late or work.cancelled or self._bench.gate.draining)
 
     def _next(self, visit: Visit, work: BatchWork) -> Lease | Nothing | None:
         gate = self._bench.gate
@@ -245,7 +271,8 @@ class TicketRunner:
             "import the module that defines it in the worker's app, restart the workers, then resume the job"
         )
 
-    def _put_back(self, job_id: str, ticket: int, queue: str) -> None:
+    def put_back(self, job_id: str, ticket: int, queue: str) -> None:
+        """Send a ticket on, if it is still current; a ledger that does not answer has lost it."""
         bench = self._bench
         try:
             if bench.ledger.touch_ticket(job_id, ticket):

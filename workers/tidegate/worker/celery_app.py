@@ -8,11 +8,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery, Task
-from kombu.entity import Exchange, Queue
 
 from tidegate.settings import Settings
 from tidegate.worker import transport
-from tidegate.worker.tickets import TICKET_TASK, BadTicket, parse_ticket
+from tidegate.worker.tickets import TICKET_TASK, BadTicket, parse_ticket, ticket_queue
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +94,10 @@ def prepare_worker(app: Celery, queues: Iterable[str], handler: Callable[[str, i
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,
         accept_content=["json"],
-        task_queues=[Queue(name, Exchange(name, type="direct"), routing_key=name) for name in sorted(set(queues))],
+        task_queues=[ticket_queue(name) for name in sorted(set(queues))],
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
+        worker_enable_prefetch_count_reduction=False,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,

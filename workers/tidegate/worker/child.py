@@ -31,6 +31,7 @@ class Child:
     beat_at: float = 0.0
     header: Header | None = None
     killed_for: str = ""
+    overdue_since: float = 0.0
     guilty: frozenset[tuple[bytes, int]] | None = None
     ever_ready: bool = field(default=False)
 
@@ -70,6 +71,7 @@ class Child:
         self.last_beat = -1
         self.header = None
         self.killed_for = ""
+        self.overdue_since = 0.0
         self.guilty = None
 
     def end(self, *, explained: bool) -> float:

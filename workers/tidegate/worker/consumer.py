@@ -13,6 +13,7 @@ from celery import Celery, bootsteps
 from celery.app import trace
 from celery.concurrency.thread import TaskPool
 from celery.worker import state
+from celery.worker.consumer import Consumer
 from kombu.serialization import prepare_accept_content
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class TicketConsumer:
         self._controller = self._app.WorkController(
             hostname=self._name,
             pool=_waking_pool(self._wake),
+            consumer_cls=_Reader,
             concurrency=self._slots,
             without_heartbeat=True,
             without_mingle=True,
@@ -75,6 +77,27 @@ class TicketConsumer:
             beat=False,
         )
         self._controller.start()
+
+
+class _Reader(Consumer):  # type: ignore[misc]
+    """Celery's consumer, which comes back within a second of the broker: its own waits grow to half a minute."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        told = False
+
+        def failed(error: Exception, _: float) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                log.warning("broker does not answer, waiting for it broker=%s reason=%s", conn.as_uri(), error)
+
+        conn.ensure_connection(
+            failed, None, interval_start=0.1, interval_step=0.2, interval_max=1.0, callback=state.maybe_shutdown
+        )
+        if told:
+            log.warning("broker answers again")
+        self.first_connection_attempt = False
+        return conn
 
 
 def _waking_pool(wake: Callable[[], None]) -> type[TaskPool]:
@@ -97,7 +120,8 @@ def _trace_here(app: Celery, hostname: str) -> None:
     its own, which have to stay what they are.
     """
     app.finalize()
-    trace._localized[:] = [app.tasks, prepare_accept_content(app.conf.accept_content), hostname]
+    accepted = prepare_accept_content(app.conf.accept_content)  # type: ignore[no-untyped-call]
+    trace._localized[:] = [app.tasks, accepted, hostname]
     app.use_fast_trace_task = True
 
 

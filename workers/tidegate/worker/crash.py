@@ -12,7 +12,8 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tidegate.worker.settle import crash_fingerprint
 
 log = logging.getLogger(__name__)
 
+SendTickets = Callable[[str, str, tuple[int, ...]], None]
 #: One running item: the tag of its lease and its position in the batch.
 Suspect = tuple[bytes, int]
 
@@ -73,10 +75,28 @@ def salvage(held_path: Path, journal_path: Path, guilty: frozenset[Suspect] | No
     _, held = read_held(held_path)
     tags = {lease.tag for lease in held}
     running: dict[bytes, set[int]] = {}
-    for tag, position in guilty if guilty is not None else running_items(journal_path):
+    for tag, position in guilty or running_items(journal_path):
         if tag in tags:
             running.setdefault(tag, set()).add(position)
     return Salvage(held, running)
+
+
+def overdue_items(held_path: Path, journal_path: Path) -> frozenset[Suspect]:
+    """Items of a process, alive or just dead, that have been running for longer than their hard timeout."""
+    _, held = read_held(held_path)
+    limits = {lease.tag: lease.hard_timeout_s for lease in held if lease.hard_timeout_s > 0}
+    if not limits:
+        return frozenset()
+    now_ns = time.monotonic_ns()
+    try:
+        entries = read_journal(journal_path)
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(
+        (entry.tag, entry.position)
+        for entry in entries
+        if entry.tag in limits and now_ns - entry.started_mono_ns > limits[entry.tag] * 1e9
+    )
 
 
 def running_items(journal_path: Path) -> list[Suspect]:
@@ -89,12 +109,18 @@ def running_items(journal_path: Path) -> list[Suspect]:
 
 
 def hand_back(
-    ledger: Ledger, found: Salvage, death: Death, *, patience_s: float, stop: threading.Event | None = None
+    ledger: Ledger,
+    found: Salvage,
+    death: Death,
+    *,
+    patience_s: float,
+    send_tickets: SendTickets,
+    stop: threading.Event | None = None,
 ) -> int:
     """Hand back every lease, with a crash charged to what was running; how many the ledger took back.
 
-    Tries for ``patience_s`` while the ledger is away; later the leases have expired anyway. Tickets that the ledger asks
-    for are sent by the next sweep.
+    Tries for ``patience_s`` while the ledger is away; later the leases have expired anyway. The dead process's tickets, and
+    those that the ledger asks for, go out by ``send_tickets(queue, job_id, numbers)``, so that others can go on at once.
     """
     waiting = list(found.held)
     nonces = {lease.tag: secrets.token_hex(8) for lease in waiting}
@@ -114,6 +140,7 @@ def hand_back(
                 log.warning("lease not handed back job=%s batch=%d reason=%s", lease.job_id, lease.batch, error)
             else:
                 taken += _noted(lease, positions, reply)
+                _send_on(ledger, lease, reply, send_tickets)
         waiting = left
         if not waiting or pause.wait(wait_s):
             break
@@ -149,6 +176,17 @@ def _account(lease: HeldLease, positions: Collection[int], death: Death) -> str:
         f"{memory}{limit}.\n"
         "A process that dies leaves no Python traceback; its last words, if any, are in the worker's log."
     )
+
+
+def _send_on(ledger: Ledger, lease: HeldLease, reply: Committed | Refused, send_tickets: SendTickets) -> None:
+    tickets = list(reply.tickets) if isinstance(reply, Committed) else []
+    try:
+        if lease.ticket >= 0 and ledger.touch_ticket(lease.job_id, lease.ticket):
+            tickets.append(lease.ticket)
+    except LedgerError:
+        log.debug("ticket not sent on, the sweeper replaces it")
+    if tickets and lease.queue:
+        send_tickets(lease.queue, lease.job_id, tuple(tickets))
 
 
 def _noted(lease: HeldLease, positions: Collection[int], reply: Committed | Refused) -> int:

@@ -38,7 +38,7 @@ class Stage(IntEnum):
 
 
 class HeldLease(msgspec.Struct, frozen=True, array_like=True):
-    """A lease as its holder's supervisor needs it, without the payload."""
+    """A lease as its holder's supervisor needs it, without the payload; and the ticket that was at work on it."""
 
     tag: bytes
     job_id: str
@@ -53,6 +53,8 @@ class HeldLease(msgspec.Struct, frozen=True, array_like=True):
     crashes: bytes = b""
     done_bits: bytes = b""
     hard_timeout_s: float = 0.0
+    queue: str = ""
+    ticket: int = -1
 
     def lease(self) -> Lease:
         """The lease, to commit with."""
@@ -118,7 +120,9 @@ class HeldFile:
         self._stage = stage
         struct.pack_into("<q", self._map, 16, int(stage))
 
-    def write(self, slot: int, tag: bytes, lease: Lease, hard_timeout_s: float) -> None:
+    def write(
+        self, slot: int, tag: bytes, lease: Lease, *, hard_timeout_s: float = 0.0, queue: str = "", ticket: int = -1
+    ) -> None:
         """Slot ``slot`` holds ``lease``."""
         token = lease.token
         record = _encoder.encode(
@@ -136,6 +140,8 @@ class HeldFile:
                 lease.crashes,
                 lease.done_bits,
                 hard_timeout_s,
+                queue,
+                ticket,
             )
         )
         start = _HEADER_BYTES + slot * SLOT_BYTES

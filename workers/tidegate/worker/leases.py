@@ -44,7 +44,14 @@ class LeaseKeeper:
     def hold(self, work: BatchWork) -> None:
         """Renew this lease from now on, and let the supervisor know of it."""
         work.deadline_ns = work.granted_ns + self._lease_ns
-        self._held.write(work.slot.number, work.tag, work.lease, work.lane.policy.hard_timeout or 0.0)
+        self._held.write(
+            work.slot.number,
+            work.tag,
+            work.lease,
+            hard_timeout_s=work.lane.policy.hard_timeout or 0.0,
+            queue=work.queue,
+            ticket=work.ticket,
+        )
         self._works[work.slot.number] = work
 
     def drop(self, work: BatchWork) -> None:

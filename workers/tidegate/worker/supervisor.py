@@ -22,14 +22,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from tidegate.executor.journal import read_journal
 from tidegate.settings import Settings
 from tidegate.worker import logs
 from tidegate.worker.child import Child
-from tidegate.worker.crash import Death, Salvage, Suspect, hand_back, salvage
-from tidegate.worker.held import Stage, read_held
+from tidegate.worker.crash import Death, Salvage, Suspect, hand_back, overdue_items, salvage
+from tidegate.worker.held import Stage
 from tidegate.worker.process import EXIT_REPLACE, HANDED_DOWN
 from tidegate.worker.seam import WorkerApp
+from tidegate.worker.tickets import TicketSender
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,11 @@ _KILL_AFTER_S = 10.0
 _STUCK_LEASES = 4.0
 _STUCK_S = 30.0
 _CONFIGURATION_CODES = (2, 3, 4)
+#: Exit code of the executor's own watchdog, which ends a process for an item that is past its hard timeout.
+EXIT_HARD_TIMEOUT = 86
+_HARD_TIMEOUT = "an item ran past its hard timeout"
+#: How long the executor's watchdog may take before the supervisor acts in its place.
+_HARD_TIMEOUT_SLACK_S = 2.0
 
 
 def supervise(
@@ -152,6 +157,9 @@ class Supervisor:
         process = child.process
         assert process is not None
         process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not ask for it again
+        if os.waitstatus_to_exitcode(status) == EXIT_HARD_TIMEOUT and not child.killed_for:
+            child.killed_for = _HARD_TIMEOUT
+            child.guilty = overdue_items(child.held_path, child.journal_path)
         limit = self._settings.memory_limit_bytes or 0
         death = Death(process.pid, status, header.memory if header else 0, limit, child.guilty, child.killed_for)
         found = salvage(child.held_path, child.journal_path, child.guilty)
@@ -188,6 +196,7 @@ class Supervisor:
                     found,
                     death,
                     patience_s=self._settings.lease_s,
+                    send_tickets=self._send_tickets,
                     stop=self._give_up,
                 )
             except Exception:
@@ -198,6 +207,9 @@ class Supervisor:
         thread = threading.Thread(target=work, name="tidegate-salvage", daemon=True)
         thread.start()
         self._salvaging = [one for one in self._salvaging if one.is_alive()] + [thread]
+
+    def _send_tickets(self, queue: str, job_id: str, numbers: tuple[int, ...]) -> None:
+        TicketSender(self._app.celery, queue).send(job_id, numbers)
 
     # -- watching ----------------------------------------------------------------------------------------------
     def _look(self) -> None:
@@ -218,21 +230,16 @@ class Supervisor:
             self._kill(child, f"its Python did not run for {silent_s:.0f} s", None)
 
     def _check_hard_timeouts(self, child: Child) -> None:
+        """The executor ends its process by itself; this is for a process in which even that is stuck."""
         if child.killed_for or child.header is None:
             return
-        _, held = read_held(child.held_path)
-        limits = {lease.tag: lease.hard_timeout_s for lease in held if lease.hard_timeout_s > 0}
-        if not limits:
-            return
-        now_ns = time.monotonic_ns()
-        guilty: set[Suspect] = set()
-        for entry in read_journal(child.journal_path):
-            limit_s = limits.get(entry.tag)
-            if limit_s is not None and now_ns - entry.started_mono_ns > limit_s * 1e9:
-                guilty.add((entry.tag, entry.position))
-        if guilty:
-            seconds = min(limits[tag] for tag, _ in guilty)
-            self._kill(child, f"hard timeout of {seconds:g} s", frozenset(guilty))
+        guilty = overdue_items(child.held_path, child.journal_path)
+        if not guilty:
+            child.overdue_since = 0.0
+        elif not child.overdue_since:
+            child.overdue_since = time.monotonic()
+        elif time.monotonic() - child.overdue_since > _HARD_TIMEOUT_SLACK_S:
+            self._kill(child, _HARD_TIMEOUT, guilty)
 
     def _kill(self, child: Child, reason: str, guilty: frozenset[Suspect] | None) -> None:
         log.error("process is ended reason=%r name=%s", reason, child.name)

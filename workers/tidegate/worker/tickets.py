@@ -123,6 +123,12 @@ def ticket_headers() -> dict[str, Any]:
     }
 
 
+def ticket_queue(name: str) -> Queue:
+    """A queue of tickets, declared alike by those who send and those who read."""
+    exchange = Exchange(name, type="direct")  # type: ignore[no-untyped-call]
+    return Queue(name, exchange, routing_key=name)  # type: ignore[no-untyped-call]
+
+
 class TicketSender:
     """Puts tickets at the tail of one queue. Any thread may use it.
 
@@ -133,7 +139,7 @@ class TicketSender:
     def __init__(self, celery_or_connection: Celery | Connection, queue: str) -> None:
         self._source = celery_or_connection
         self.queue = queue
-        self._declared = Queue(queue, Exchange(queue, type="direct"), routing_key=queue)
+        self._declared = ticket_queue(queue)
         self._errors: tuple[type[BaseException], ...] = (OSError, KombuError)
 
     def send(self, job_id: str, numbers: Iterable[int]) -> int:
@@ -161,7 +167,7 @@ class TicketSender:
         acquired: AbstractContextManager[Producer] = pool.acquire(block=True, timeout=10)
         return acquired
 
-    def _publish(self, producer: Producer, job_id: str, numbers: list[int]) -> None:
+    def _publish(self, producer: Any, job_id: str, numbers: list[int]) -> None:
         if len(numbers) == 1:
             self._publish_one(producer, job_id, numbers[0])
             return
@@ -169,7 +175,7 @@ class TicketSender:
             for number in numbers:
                 self._publish_one(producer, job_id, number)
 
-    def _publish_one(self, producer: Producer, job_id: str, number: int) -> None:
+    def _publish_one(self, producer: Any, job_id: str, number: int) -> None:
         producer.publish(
             [[job_id, number], {}, _EMBED],
             exchange="",

@@ -14,7 +14,6 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as stock
-from kombu.utils.encoding import bytes_to_str
 
 from tidegate.worker.tickets import BadTicket, canonical_message
 
@@ -47,7 +46,7 @@ class _TicketChannel:
             if not reply:
                 raise Empty
             destination, item = reply
-            queue = bytes_to_str(destination).rsplit(self.sep, 1)[0]
+            queue = destination.decode().rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
             self.connection._deliver(_ticket_in(item, queue), queue)
             return True
@@ -80,13 +79,13 @@ class TicketSentinelChannel(_TicketChannel, stock.SentinelChannel):  # type: ign
     """A channel of a Redis that Sentinel watches."""
 
 
-class TicketTransport(stock.Transport):  # type: ignore[misc]
+class TicketTransport(stock.Transport):
     """For ``redis://``, ``rediss://`` and, by its alias, for unix sockets."""
 
     Channel = TicketChannel
 
 
-class TicketSentinelTransport(stock.SentinelTransport):  # type: ignore[misc]
+class TicketSentinelTransport(stock.SentinelTransport):
     """For ``sentinel://``."""
 
     Channel = TicketSentinelChannel

@@ -78,15 +78,19 @@ class BatchWork:
         "skip",
         "slot",
         "tag",
+        "ticket",
     )
 
     run: Run | None
 
-    def __init__(self, lease: Lease, slot: Slot, lane: WorkLane, queue: str, tag: bytes) -> None:
+    def __init__(
+        self, lease: Lease, slot: Slot, lane: WorkLane, tag: bytes, *, queue: str = "", ticket: int = -1
+    ) -> None:
         self.lease = lease
         self.slot = slot
         self.lane = lane
         self.queue = queue
+        self.ticket = ticket
         self.tag = tag
         self.lock = threading.Lock()
         self.run = None
@@ -120,10 +124,19 @@ class BatchWork:
         ]
         self.skip = bits.union(done, bits.of(self.crashed_out, self.lease.items))
 
-    @property
-    def to_run(self) -> int:
-        """Items that the executor has to run."""
-        return self.left - len(self.crashed_out)
+    def phases(self) -> list[bytes]:
+        """What to skip in each run of the batch: one run, unless items have crashed before.
+
+        Such suspects run last, each alone, after what the others did was committed: when one of them takes its process
+        along again, nothing of this batch has to be repeated.
+        """
+        crashes, items = self.lease.crashes, self.lease.items
+        if not crashes:
+            return [self.skip]
+        suspects = [at for at, times in enumerate(crashes) if times and not bits.is_set(self.skip, at)]
+        innocents = bits.union(self.skip, bits.of(suspects, items))
+        phases = [innocents] if bits.count(innocents) < items or not suspects else []
+        return phases + [bits.missing(bits.of([at], items), items) for at in suspects]
 
     def cancel(self, message: str) -> None:
         """End what waits as cancelled; tell what runs."""
