@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from watched import World, failing
 
 from tidegate import report
 from tidegate.collector.service import Collector
+from tidegate.collector.web import app
 from tidegate.collector.web.app import Pages
 from tidegate.collector.web.server import WebServer
 from tidegate.errors import ConfigurationError
@@ -91,6 +93,26 @@ def test_events_bring_the_overview_and_the_jobs(world: World, make_collector: An
     rows = json.loads(data.removeprefix("data:"))["job_rows"]
     assert [(row["id"], row["task"]) for row in rows] == [(job_id, "<b>live</b>")]
     assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+def test_the_number_of_live_pages_is_bounded(
+    world: World, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MAX_EVENT_READERS", 1)
+
+    def status(address: str) -> int:
+        with httpx.stream("GET", f"{address}/api/events", timeout=20) as answer:
+            return answer.status_code
+
+    with web(world, collector) as server:
+        with httpx.stream("GET", f"{server.address}/api/events", timeout=20) as first:
+            lines = first.iter_lines()  # kept: the connection is closed with its iterator
+            next(lines)
+            assert status(server.address) == 503
+        deadline = time.monotonic() + 20
+        while (last := status(server.address)) == 503 and time.monotonic() < deadline:
+            time.sleep(0.05)  # until the server notices that the first reader has gone
+    assert last == 200
 
 
 def test_every_answer_carries_the_security_headers(http: httpx.Client, collector: Collector) -> None:
