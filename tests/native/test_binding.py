@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,7 +129,8 @@ def test_memory_does_not_grow_with_the_number_of_runs(host: Host, scene: str) ->
     gc.collect()
 
     assert len(gc.get_objects()) - objects < 200
-    assert memory_bytes() - used < 6_000_000  # 24,000 items: one lost object of 64 bytes each would be 1.5 MB
+    if "TIDEGATE_SANITIZED" not in os.environ:  # freed memory is kept aside there
+        assert memory_bytes() - used < 6_000_000
 
 
 def test_refused_calls_leak_nothing(host: Host) -> None:
@@ -193,7 +195,14 @@ def test_types_that_are_made_inside_cannot_be_made_outside() -> None:
 def test_the_stub_tells_the_truth() -> None:
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "tidegate.executor._native", "--mypy-config-file", str(root / "pyproject.toml")],
+        [
+            sys.executable,
+            "-m",
+            "mypy.stubtest",
+            "tidegate.executor._native",
+            "--mypy-config-file",
+            str(root / "pyproject.toml"),
+        ],
         capture_output=True,
         text=True,
         timeout=300,

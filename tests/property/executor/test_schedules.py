@@ -166,9 +166,7 @@ def check(workload: list[Scripted], expected: list[Expected], takes: list[Settle
     assert seen == [one.executions for one in expected]
     assert values == {i: i for i, one in enumerate(expected) if one.outcome is Outcome.SUCCEEDED}
     assert failures == {
-        i: (one.outcome, one.attempts)
-        for i, one in enumerate(expected)
-        if one.outcome not in (None, Outcome.SUCCEEDED)
+        i: (one.outcome, one.attempts) for i, one in enumerate(expected) if one.outcome not in (None, Outcome.SUCCEEDED)
     }
     assert sum(taken.executions for taken in takes) == sum(seen)
     assert sum(taken.retries for taken in takes) == sum(max(0, one.executions - 1) for one in expected)

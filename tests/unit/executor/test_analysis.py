@@ -40,7 +40,7 @@ def test_a_batch_waits_for_its_slowest_item(executors: Callable[..., Executor]) 
     analysis = analysed(executors(8), "batch", uneven)
 
     assert analysis.wall_s >= 3 * 0.04
-    assert [finding.code for finding in analysis.findings] == ["batch-barrier"]
+    assert "batch-barrier" in [finding.code for finding in analysis.findings]
 
 
 def test_a_chain_is_as_long_as_the_sum_of_its_links(executors: Callable[..., Executor]) -> None:

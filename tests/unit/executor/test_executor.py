@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from tidegate import ConfigurationError, ExecutorClosed, Retry, current_item
-from tidegate.executor import CFunction
+from tidegate import ConfigurationError, ExecutorClosed, Limit, Retry, current_item
+from tidegate.executor import Breaker, CFunction
 from tidegate.executor.executor import Executor
 from tidegate.model.outcome import Outcome
 
@@ -290,9 +290,13 @@ def test_an_error_of_the_source_is_raised_after_its_items(executors: Make) -> No
 
     async def main() -> list[int]:
         found: list[int] = []
-        with pytest.raises(LookupError, match="source"):
+
+        async def read() -> None:
             async for outcome in executor.astream(afail_on_three, source()):
                 found.append(outcome.value)
+
+        with pytest.raises(LookupError, match="source"):
+            await read()
         return found
 
     assert asyncio.run(main()) == [1]
@@ -436,7 +440,7 @@ def test_the_report_adds_up_and_finds_what_stands_out(executors: Make) -> None:
     assert report.outcomes["failed"] == 50
     assert (report.executions, report.retries) == (150, 50)
     assert report.errors == {"ValueError": 1.0}
-    assert [finding.code for finding in report.findings] == ["many-failures"]
+    assert report.findings[0].code == "many-failures"  # worst first
     assert "50.0% of the items failed" in str(report)
     assert report.to_dict()["outcomes"]["succeeded"] == 50
     assert executor.report().items == 100  # reading it changes nothing
@@ -451,3 +455,46 @@ def test_c_functions_by_run_and_on_a_loop(executors: Make) -> None:
     assert asyncio.run(executor.amap(cos, [0.0, 0.0])).values == [1.0, 1.0]
     with pytest.raises(ConfigurationError, match="all its items at once"):
         list(executor.stream(cos, [0.0]))
+
+
+def test_further_limits_hold_per_key(executors: Make) -> None:
+    running: dict[str, int] = {}
+    peaks: dict[str, int] = {}
+    lock = threading.Lock()
+
+    def visit(url: tuple[str, int]) -> None:
+        with lock:
+            running[url[0]] = running.get(url[0], 0) + 1
+            peaks[url[0]] = max(peaks.get(url[0], 0), running[url[0]])
+        time.sleep(0.002)
+        with lock:
+            running[url[0]] -= 1
+
+    executor = executors(16, limits=[Limit("host", concurrency=2, key=lambda url: url[0])])
+    outcomes = executor.map(visit, [(host, number) for host in "abc" for number in range(8)])
+
+    assert outcomes.failed == 0
+    assert peaks == {"a": 2, "b": 2, "c": 2}
+
+
+def test_a_breaker_refuses_what_keeps_failing_and_closes_again(executors: Make) -> None:
+    broken = True
+    calls: list[int] = []
+
+    def call(value: int) -> int:
+        calls.append(value)
+        if broken:
+            raise ConnectionError
+        return value
+
+    breaker = Breaker(min_calls=5, failure_ratio=0.5, open_for=0.2, probes=1, refuse=True)
+    executor = executors(1, breaker=breaker, retry=Retry(attempts=1))
+    outcomes = executor.map(call, range(5000))  # many: a closed breaker is asked once for a stretch of quick items
+    assert len(calls) < 5000
+    assert "CircuitOpen" in str(outcomes[-1].error)
+
+    broken = False
+    deadline = time.monotonic() + PATIENCE_S
+    while not executor.map(call, [1])[0].ok:
+        assert time.monotonic() < deadline
+    assert executor.map(call, range(10)).failed == 0

@@ -173,16 +173,23 @@ def test_many_threads_share_one_executor(executors: Callable[..., Executor]) -> 
     assert found == {number: [value + number for value in range(500)] for number in range(8)}
 
 
-SUBINTERPRETER = """
+SUBINTERPRETER = '''
 try:
     import _xxsubinterpreters as interpreters
 except ImportError:
     import _interpreters as interpreters
 import sys
 ident = interpreters.create()
-code = "import sys; sys.path[:] = %r\\ntry:\\n    import tidegate.executor._native\\nexcept ImportError as error:\\n    print('refused:', error)" % (sys.path,)
-interpreters.run_string(ident, code)
+code = f"""
+import sys
+sys.path[:] = {sys.path!r}
+try:
+    import tidegate.executor._native
+except ImportError as error:
+    print('refused:', error)
 """
+interpreters.run_string(ident, code)
+'''
 
 
 def test_sub_interpreters_are_refused_clearly() -> None:

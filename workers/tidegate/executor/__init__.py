@@ -7,10 +7,12 @@ if TYPE_CHECKING:
     from tidegate.executor.current import CurrentItem, current_item
     from tidegate.executor.executor import Executor, ItemOutcome
     from tidegate.executor.kinds import CFunction
+    from tidegate.executor.lanes import Breaker
 
-__all__ = ["CFunction", "CurrentItem", "Executor", "ItemOutcome", "current_item", "gather"]
+__all__ = ["Breaker", "CFunction", "CurrentItem", "Executor", "ItemOutcome", "current_item", "gather"]
 
 _HOMES = {
+    "Breaker": "tidegate.executor.lanes",
     "CFunction": "tidegate.executor.kinds",
     "CurrentItem": "tidegate.executor.current",
     "Executor": "tidegate.executor.executor",

@@ -35,10 +35,11 @@ def map_c(lane: Lane, function: CFunction, items: Sequence[Any]) -> Outcomes:
         raise
     if function.signature != DOUBLES:
         values = call.outputs()
-    statuses = array("i", call.statuses())
-    failures = {
-        position: _failure(function, position, status) for position, status in enumerate(statuses) if status != 0
-    }
+    raw = call.statuses()
+    failures: dict[int, ItemFailure] = {}
+    if raw.strip(b"\0"):
+        statuses = array("i", raw)
+        failures = {at: _failure(function, at, status) for at, status in enumerate(statuses) if status != 0}
     return Outcomes([Part(0, len(items), values, failures, lambda _position: (0, 0, 1))])
 
 

@@ -14,12 +14,12 @@ from tidegate.executor import _native
 from tidegate.executor.ccalls import map_c
 from tidegate.executor.host import Host, Lane, Run
 from tidegate.executor.kinds import CFunction, kind_of
-from tidegate.executor.lanes import HostLimit
+from tidegate.executor.lanes import Breaker, HostLimit
 from tidegate.executor.memory import MemoryGuard, memory_limit_bytes
 from tidegate.executor.outcomes import CapturedFailure, ItemOutcome, KeepTraceback, Outcomes, Part, capture_error
 from tidegate.executor.report import ExecutorReport, Totals
 from tidegate.executor.streams import astream_of, stream_of
-from tidegate.model.limit import parse_rate
+from tidegate.model.limit import Limit, parse_rate
 from tidegate.model.outcome import Outcome
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
@@ -40,6 +40,7 @@ class Executor:
     ``concurrency``: items at once, over everything that this executor runs. ``rate``: starts per second (``"50/s"``,
     ``"5000/h"`` or a number), with bursts of ``burst``. ``retry``: a :class:`Retry`; none by default. ``timeout``: seconds
     for one attempt. ``hard_timeout``: seconds after which an item that cannot be interrupted ends the process.
+    ``limits``: further :class:`Limit` bounds, keyed or not. ``breaker``: a :class:`Breaker` over everything, or per key.
     ``fallback``: called as ``fallback(item, error)`` for items that failed for good; its value takes their place.
     ``memory_limit``: bytes; above it garbage is collected and work pauses (default: 80 % of what the process may use).
 
@@ -60,6 +61,8 @@ class Executor:
         retry: Retry | None = None,
         timeout: float | None = None,
         hard_timeout: float | None = None,
+        limits: Sequence[Limit] = (),
+        breaker: Breaker | None = None,
         fallback: Function | None = None,
         memory_limit: int | None = None,
         threads: int | None = None,
@@ -81,18 +84,34 @@ class Executor:
         self._known: tuple[object, int] = (None, 0)  # the last function: telling its kind costs as much as running many
         self._lock = threading.Lock()
         self._host = Host(threads=threads, max_items=100_000_000, name=name, slabs=slabs, capture=capture_error)
-        self._limits = self._make_limits(rate, burst)
+        self._limits, self._keys = self._make_limits(rate, burst, limits, breaker)
         mark = memory_limit if memory_limit is not None else int(memory_limit_bytes() * 0.8)
         self.memory = MemoryGuard(mark, self._host.pause, self._host.resume)
         self._totals = Totals()
 
-    def _make_limits(self, rate: str | float | None, burst: int | None) -> tuple[HostLimit, ...]:
-        """Shared by all lanes, so that kinds of functions and loops do not multiply what is allowed."""
-        limits = [self._host.limit("concurrency", concurrency=self.policy.concurrency)]
+    def _make_limits(
+        self, rate: str | float | None, burst: int | None, limits: Sequence[Limit], breaker: Breaker | None
+    ) -> tuple[tuple[HostLimit, ...], tuple[Callable[..., Any], ...]]:
+        """Shared by all lanes, so that kinds of functions and loops do not multiply what is allowed. With key functions."""
+        made = [self._host.limit("concurrency", concurrency=self.policy.concurrency)]
+        keys = [limit.key for limit in limits if limit.key is not None]
         if rate is not None:
             per_s = parse_rate(rate)
-            limits.append(self._host.limit("rate", rate_per_s=per_s, burst=burst or max(1, int(per_s / 10))))
-        return tuple(limits)
+            made.append(self._host.limit("rate", rate_per_s=per_s, burst=burst or max(1, int(per_s / 10))))
+        made += [
+            self._host.limit(
+                limit.name,
+                rate_per_s=limit.rate_per_s,
+                burst=limit.burst_permits if limit.rate is not None else None,
+                concurrency=limit.concurrency,
+                keyed=limit.key is not None,
+            )
+            for limit in limits
+        ]
+        if breaker is not None:
+            made.append(self._host.breaker("breaker", breaker))
+            keys += [breaker.key] if breaker.key is not None else []
+        return tuple(made), tuple(keys)
 
     # ---- one call ----
 
@@ -273,8 +292,8 @@ class Executor:
             if (kind, plain) not in self._lanes:
                 policy = TaskPolicy(concurrency=self.policy.concurrency) if plain else self.policy
                 name = f"{self.name}-{kind}{'-fallback' if plain else ''}"
-                limits = () if plain else self._limits
-                self._lanes[kind, plain] = self._host.lane(name, function, policy, limits=limits, kind=kind)
+                limits, keys = ((), ()) if plain else (self._limits, self._keys)
+                self._lanes[kind, plain] = self._host.lane(name, function, policy, limits=limits, keys=keys, kind=kind)
             return self._lanes[kind, plain]
 
     def _wait(self, run: Run) -> None:

@@ -17,7 +17,7 @@ from tidegate.errors import ConfigurationError, ExecutorClosed, ExecutorFull
 from tidegate.executor import _native
 from tidegate.executor.failure import ItemFailure, capture
 from tidegate.executor.kinds import CFunction, as_coroutine, kind_of
-from tidegate.executor.lanes import HostLimit, lane_options, rate_limit
+from tidegate.executor.lanes import Breaker, HostLimit, lane_options, rate_limit
 from tidegate.executor.loops import LoopThread
 from tidegate.executor.settled import Settled, settled_of
 from tidegate.model.policy import TaskPolicy
@@ -203,6 +203,10 @@ class Host:
             supplied=supplied,
             keyed=keyed,
         )
+
+    def breaker(self, name: str, breaker: Breaker) -> HostLimit:
+        """A circuit breaker that lanes may share, given to them among their limits."""
+        return HostLimit.breaker(self._core, name, breaker, keyed=breaker.key is not None)
 
     def lane(
         self,

@@ -21,6 +21,40 @@ _PERIOD_S = 3600
 Classify = Callable[[BaseException, int, int, bool], tuple[bool, int, "str | None"]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """A circuit breaker: stops calling what keeps failing, and tries again later with a few probes.
+
+    It opens when, of at least ``min_calls`` attempts that ended within ``window`` seconds, a share of ``failure_ratio``
+    failed. Open, nothing starts for ``open_for`` seconds: items wait, or with ``refuse`` they fail at once. Then ``probes``
+    attempts run; when all succeed it closes, when one fails it opens again. ``key``: a function of the item's arguments;
+    each key has a circuit of its own. Failures that are not to be retried say nothing about the other side and do not count.
+
+    >>> Breaker(failure_ratio=0)
+    Traceback (most recent call last):
+    ...
+    tidegate.errors.ConfigurationError: Breaker(failure_ratio=0): use a share above 0, at most 1
+    """
+
+    failure_ratio: float = 0.5
+    min_calls: int = 20
+    window: float = 10.0
+    open_for: float = 5.0
+    probes: int = 3
+    refuse: bool = False
+    key: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.failure_ratio <= 1:
+            raise ConfigurationError(
+                f"Breaker(failure_ratio={self.failure_ratio})", remedy="use a share above 0, at most 1"
+            )
+        if self.min_calls < 1 or self.probes < 1:
+            raise ConfigurationError("Breaker(min_calls, probes)", remedy="use 1 or more of each")
+        if self.window <= 0 or self.open_for <= 0:
+            raise ConfigurationError("Breaker(window, open_for)", remedy="use seconds above 0")
+
+
 class HostLimit:
     """A limit of one host. With ``supplied``, its permits come from outside, leased from a cluster-wide limit."""
 
@@ -55,6 +89,21 @@ class HostLimit:
         else:
             count, period_ns = rate_numbers(rate_per_s or 0.0)
             inside = core.limit(_native.LIMIT_RATE, keyed=keyed, count=count, period_ns=period_ns, burst=burst or 1)
+        return cls(name, inside, keyed)
+
+    @classmethod
+    def breaker(cls, core: _native.Core, name: str, breaker: Breaker, *, keyed: bool = False) -> HostLimit:
+        """A circuit breaker inside ``core``, attached to lanes as limits are."""
+        inside = core.limit(
+            _native.LIMIT_BREAKER,
+            keyed=keyed,
+            failure_ratio=breaker.failure_ratio,
+            min_calls=breaker.min_calls,
+            window_ns=_ns(breaker.window),
+            open_ns=_ns(breaker.open_for),
+            probes=breaker.probes,
+            refuse=breaker.refuse,
+        )
         return cls(name, inside, keyed)
 
     def set_capacity(self, permits: int) -> None:
