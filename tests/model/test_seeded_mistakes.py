@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import redis
-from scenarios import SCENARIOS
+from protocol_scenarios import SCENARIOS
 
 from tidegate.errors import TidegateError
 from tidegate.ledger import calls

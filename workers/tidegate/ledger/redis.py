@@ -40,7 +40,7 @@ from tidegate.ledger.replies import (
 from tidegate.model.job import BatchPayload, JobSpec, Progress
 from tidegate.model.outcome import FailureRecord
 
-_CANCEL_PAGE = 500
+_CANCEL_PAGE = 200
 _EVENT_JOBS = 10_000
 _SLOTS_AGE_S = 1.0
 
