@@ -36,7 +36,8 @@ int tg_driver_cancel(PyObject *task, PyObject *message)
 
 int tg_driver_in_turn(PyObject *self)
 {
-    return ((tgd_driver *)self)->side->in_turn;
+    const tgd_side *side = ((tgd_driver *)self)->side;
+    return side->in_turn || side->brackets;
 }
 
 unsigned tg_driver_cancelling(PyObject *task)
@@ -48,12 +49,17 @@ _Static_assert(sizeof(struct tg_driver_scope) >= sizeof(tgd_scope), "a scope fit
 
 int tg_driver_enter(PyObject *self, struct tg_driver_scope *scope)
 {
-    return tgd_seat_enter(((tgd_driver *)self)->side, (tgd_scope *)scope);
+    tgd_side *side = ((tgd_driver *)self)->side;
+    int failed = tgd_seat_enter(side, (tgd_scope *)scope);
+    side->brackets += !failed;
+    return failed;
 }
 
 void tg_driver_leave(PyObject *self, struct tg_driver_scope *scope)
 {
-    tgd_seat_leave(((tgd_driver *)self)->side, (tgd_scope *)scope);
+    tgd_side *side = ((tgd_driver *)self)->side;
+    side->brackets--;
+    tgd_seat_leave(side, (tgd_scope *)scope);
 }
 
 void *tg_driver_context_vars(PyObject *module, PyObject *context)

@@ -59,8 +59,9 @@ struct tg_driver_scope {
 int tg_driver_enter(PyObject *driver, struct tg_driver_scope *scope);
 void tg_driver_leave(PyObject *driver, struct tg_driver_scope *scope);
 
-/* Nonzero while `settled` is called from a batch of tasks that resume in the same turn of the loop: more ends may follow at
- * once, and new items are better started after the last of them. 0: this end came alone (a future's callback). */
+/* Nonzero while `settled` is called from a batch of tasks that resume in the same turn of the loop, or inside a bracket: more
+ * ends may follow at once, and new items are better started after the last of them. 0: this end came alone (a future's
+ * callback). */
 int tg_driver_in_turn(PyObject *driver);
 
 /* Requests for cancellation of the task that stand (asyncio.Task.cancelling). After one tg_driver_cancel for a timeout, more

@@ -103,6 +103,7 @@ struct tgd_side {
     PyObject *spares;
     PyObject *seat;             /* strong: an idle task that is the loop's current one, ready for a first step */
     int n_spares;
+    int brackets;               /* of tg_driver_enter that are open */
     int drivers;                /* that exist on this side */
     int beat_fd;                /* driver_beat.c: -1 while there is none */
     int beat_refused;

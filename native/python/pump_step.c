@@ -6,6 +6,7 @@
 #define STEP_BUDGET 1024        /* items started before the loop gets a turn */
 #define STEP_BUDGET_NS 2000000u /* and time */
 #define NEXT_BATCH 64
+#define START_NEXT_MAX 8 /* items that an end may start: those that end at once make room for another */
 
 struct begun {
     enum tg_step step;
@@ -97,7 +98,8 @@ static enum tg_verdict note_error(PumpObject *self, RunObject *run, struct tg_it
     PyObject *error = Py_NewRef(raised);
     if (PyErr_GivenExceptionMatches(raised, self->core->state->cancelled_error)) {
         end = TG_END_CANCELLED;
-        if (flight != NULL && flight->timed_out && !flight->cancelled) {
+        /* A cancellation that user code asked for comes before ours, as in asyncio.timeout. */
+        if (flight != NULL && flight->timed_out && !flight->cancelled && tg_driver_cancelling(flight->task) <= 1) {
             end = TG_END_TIMED_OUT;
             Py_SETREF(error, timeout_error(self, raised));
         }
@@ -141,6 +143,47 @@ void tg_pump_flush(PumpObject *self)
     }
 }
 
+static size_t start_each(PumpObject *self, struct tg_item **items, size_t n);
+
+/* Does the timer that is set fire early enough for what has just been started? */
+static int timer_holds(const PumpObject *self, const LaneObject *lane, uint64_t start_ns)
+{
+    return lane->hard_ns == 0
+           && (lane->timeout_ns == 0 || (self->timer != NULL && self->timer_due <= start_ns + lane->timeout_ns));
+}
+
+/* An end that came alone (a future's callback) passes its permit on at once: the next item need not wait for the loop's
+ * next turn. Returns whether that was all there was to do; otherwise a tick has to follow. */
+static int start_next(PumpObject *self)
+{
+    if (self->closed) {
+        return 0;
+    }
+    struct tg_driver_scope scope;
+    int enough = 0;
+    tg_pump_flush(self);
+    for (int i = 0; i < START_NEXT_MAX && !enough; i++) {
+        struct tg_item *item;
+        uint64_t due_ns;
+        size_t n = 0;
+        if (tg_core_next(self->core->core, self->kind, 0, &item, 1, &n, &due_ns) != TG_OK || n == 0) {
+            break;
+        }
+        const LaneObject *lane = ((RunObject *)tg_group_payload(item->group))->lane;
+        uint64_t start_ns = item->mark_ns;
+        if (tg_driver_enter(self->driver, &scope) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+            tg_core_return(self->core->core, item, 0);
+            break;
+        }
+        enough = start_each(self, &item, 1) != 0 && timer_holds(self, lane, start_ns);
+        tg_ambient_drop(&self->ambient);
+        tg_driver_leave(self->driver, &scope);
+        tg_pump_flush(self);
+    }
+    return enough;
+}
+
 void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised)
 {
     PumpObject *self = owner;
@@ -160,10 +203,12 @@ void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised)
     }
     push_ended(self, run, item, error);
     tg_flight_land(self, flight);
-    if (self->n_ended == TG_ENDED || self->closed > 1) {
-        tg_pump_flush(self); /* a closed pump ticks no more */
+    if (tg_driver_in_turn(self->driver) || self->cancel_requested || !start_next(self)) {
+        if (self->n_ended == TG_ENDED || self->closed > 1) {
+            tg_pump_flush(self); /* a closed pump ticks no more */
+        }
+        tg_pump_schedule(self);
     }
-    tg_pump_schedule(self);
     Py_DECREF(self);
 }
 
