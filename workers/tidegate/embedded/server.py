@@ -11,10 +11,9 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,22 +21,13 @@ from typing import Any
 import redis
 
 from tidegate.embedded.binary import find_server
+from tidegate.embedded.owner import start_owned
 from tidegate.errors import ConfigurationError, LedgerUnavailable
 
 #: The kernel's limit is 107 bytes; the server opens a temporary name beside it.
 _LONGEST_SOCKET_PATH = 100
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
-
-# Runs in the child before it becomes the server: prctl(PR_SET_PDEATHSIG, SIGTERM) survives exec. It is an exec'd
-# program and not a preexec_fn, because those may deadlock in a process with threads. If the owner died meanwhile there
-# is nothing to do.
-_DIE_WITH_OWNER = (
-    "import ctypes,os,sys\n"
-    "ctypes.CDLL(None).prctl(1,15,0,0,0)\n"
-    "if os.getppid()!=int(sys.argv[1]): os._exit(0)\n"
-    "os.execv(sys.argv[2],sys.argv[2:])\n"
-)
 
 
 class EmbeddedServer:
@@ -177,29 +167,9 @@ class EmbeddedServer:
 
     def _spawn(self, config: str) -> subprocess.Popen[bytes]:
         command = [str(find_server()), "-"]
-        if not (self._die_with_owner and sys.platform == "linux"):
-            return _start(command, config)
-        command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_OWNER, str(os.getpid()), *command]
-        # The kernel sends the death signal when the *thread* that forked ends. So a thread of its own forks, and stays.
-        started: list[subprocess.Popen[bytes] | BaseException] = []
-        ready = threading.Event()
-
-        def keep() -> None:
-            try:
-                process = _start(command, config)
-            except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
-                started.append(error)
-                ready.set()
-                return
-            started.append(process)
-            ready.set()
-            process.wait()
-
-        threading.Thread(target=keep, name="tidegate-embedded", daemon=True).start()
-        ready.wait()
-        if isinstance(started[0], BaseException):
-            raise started[0]
-        return started[0]
+        if self._die_with_owner:
+            return start_owned(command, lambda owned: _start(owned, config))
+        return _start(command, config)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -219,7 +189,7 @@ class EmbeddedServer:
         )
 
 
-def _start(command: list[str], config: str) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], config: str) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C in the terminal must not take the server away before its owner has tidied up.
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -1,4 +1,4 @@
-"""A real worker beside the test: a supervisor with its processes, which may be killed."""
+"""A real worker beside the test: a supervisor with its processes, which may be killed. It ends when the test's process does."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tidegate.embedded import start_owned
 from tidegate.errors import ConfigurationError
 
 _START_TIMEOUT_S = 60.0
@@ -50,15 +51,7 @@ class WorkerProcess:
 
     def start(self) -> WorkerProcess:
         """Start, and wait until every process consumes. ``ConfigurationError`` with its last words if it ends instead."""
-        self._process = subprocess.Popen(
-            self._command,
-            env=self._environment,
-            cwd=self._folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        self._process = start_owned(self._command, self._open)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if not self._ready.wait(_START_TIMEOUT_S) or not self.pid or self._seen_ready < self._processes:
@@ -93,6 +86,17 @@ class WorkerProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _open(self, command: Sequence[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            env=self._environment,
+            cwd=self._folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
 
     def _read(self) -> None:
         assert self._process is not None
