@@ -77,6 +77,7 @@ class Assembly:
             gate=self.gate,
             lease_ms=round(settings.lease_s * 1000),
             send_tickets=self.send_tickets,
+            asking=self.held.asking,
         )
         self.runner = TicketRunner(self._bench())
         self.memory = MemoryGuard(

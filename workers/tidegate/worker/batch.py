@@ -92,6 +92,7 @@ class TicketRunner:
         except Exception:
             log.exception("ticket failed job=%s", job_id)
         finally:
+            bench.keeper.leave(slot)
             bench.slots.give_back(slot)
 
     def _visit(self, visit: Visit) -> bool:
@@ -105,6 +106,7 @@ class TicketRunner:
         """The job's next batch; ``None`` when the process began to stop instead."""
         bench, slot = self._bench, visit.slot
         nonce = slot.nonce()
+        bench.keeper.visit(slot, job_id=visit.job_id, queue=visit.queue, ticket=visit.ticket, nonce=nonce)
         started = slot.asked_ns = time.monotonic_ns()
         try:
             answer = bench.patience.ask(
@@ -200,7 +202,7 @@ class TicketRunner:
 
         reply = self._bench.committer.last(work, claim_next=claim_next, ticket=visit.ticket)
         if isinstance(reply, Committed) and reply.next is not None:
-            self._bench.keeper.drop(work)
+            self._bench.keeper.replace(work)
             self._count_claim(visit.slot, reply.next, time.monotonic_ns())
             return reply.next
         if isinstance(reply, Committed) and reply.job_done:

@@ -25,7 +25,8 @@ _LAST_WAIT_S = 2.0
 
 
 class Committer:
-    """Every commit of a process goes through here. ``send_tickets(queue, job_id, numbers)`` puts tickets out."""
+    """Every commit of a process goes through here. ``send_tickets(queue, job_id, numbers)`` puts tickets out;
+    ``asking(slot, nonce)`` is told of every request that claims a batch, before it is sent."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Committer:
         gate: Gate,
         lease_ms: int,
         send_tickets: Callable[[str, str, tuple[int, ...]], None],
+        asking: Callable[[int, str], None],
     ) -> None:
         self._ledger = ledger
         self._packer = packer
@@ -43,6 +45,7 @@ class Committer:
         self._gate = gate
         self._lease_ms = lease_ms
         self._send_tickets = send_tickets
+        self._asking = asking
 
     def part(self, work: BatchWork) -> None:
         """Commit what has been settled so far, if anything."""
@@ -100,6 +103,8 @@ class Committer:
         """One commit: repeated with the same nonce until it is answered; counted; its tickets sent."""
         slot = work.slot
         nonce = slot.nonce()
+        if claim_next:
+            self._asking(slot.number, nonce)
         deadline: list[float] = []
 
         def give_up() -> bool:

@@ -4,7 +4,11 @@ One memory-mapped file per process, beside the crash journal. What was stored be
 page cache, so ``kill -9`` loses nothing of it. A slot is written when a batch is claimed and cleared when it is settled;
 length and checksum come last, so that a half-written record reads as none.
 
-Layout: a header page (``magic, pid, state, beat, memory``), then one region per slot (``length, checksum, record``).
+A request that claims a batch is noted before it is sent: when the process dies while the answer is under way, the
+supervisor asks again by the same nonce, gets the lease that nobody would know of, and hands it back.
+
+Layout: a header page (``magic, pid, state, beat, memory``), then one region per slot (``length, checksum, nonce of the
+request under way, record``).
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ _MAGIC = b"TGHELD01"
 _HEADER = struct.Struct("<8sqqqq")
 _HEADER_BYTES = 4096
 _SLOT_HEAD = struct.Struct("<II")
+_ASKED = struct.Struct("<32p")
+_BODY = _SLOT_HEAD.size + _ASKED.size
 #: Fits the attempts and crashes of the largest batch (100,000 items, a byte each). The file is sparse.
 SLOT_BYTES = 256 << 10
 
@@ -55,6 +61,13 @@ class HeldLease(msgspec.Struct, frozen=True, array_like=True):
     hard_timeout_s: float = 0.0
     queue: str = ""
     ticket: int = -1
+    #: The claiming request under way, filled in by the reader.
+    asked: str = ""
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether there is a batch, and not only a ticket that asks for one."""
+        return self.batch >= 0
 
     def lease(self) -> Lease:
         """The lease, to commit with."""
@@ -144,14 +157,29 @@ class HeldFile:
                 ticket,
             )
         )
+        self._store(slot, record)
+
+    def visit(self, slot: int, claimer: str, *, job_id: str, queue: str, ticket: int, nonce: str) -> None:
+        """Slot ``slot`` has no lease; it asks for one with a ticket."""
+        self._store(
+            slot, _encoder.encode((b"", job_id, -1, 0, "", claimer, 0, 0, "", b"", b"", b"", 0.0, queue, ticket))
+        )
+        self.asking(slot, nonce)
+
+    def asking(self, slot: int, nonce: str) -> None:
+        """The slot is about to send a request that claims a batch."""
+        _ASKED.pack_into(self._map, _HEADER_BYTES + slot * SLOT_BYTES + _SLOT_HEAD.size, nonce.encode())
+
+    def _store(self, slot: int, record: bytes) -> None:
         start = _HEADER_BYTES + slot * SLOT_BYTES
         length = len(record)
-        if length > SLOT_BYTES - _SLOT_HEAD.size:  # cannot happen with batches of legal size; then it waits for expiry
+        if length > SLOT_BYTES - _BODY:  # cannot happen with batches of legal size; then it waits for expiry
             self.clear(slot)
             return
-        body = start + _SLOT_HEAD.size
+        body = start + _BODY
         _SLOT_HEAD.pack_into(self._map, start, 0, 0)
         self._map[body : body + length] = record
+        _ASKED.pack_into(self._map, start + _SLOT_HEAD.size, b"")
         _SLOT_HEAD.pack_into(self._map, start, length, zlib.crc32(record))
 
     def clear(self, slot: int) -> None:
@@ -187,16 +215,17 @@ def _header(data: bytes) -> Header | None:
 
 def _record(descriptor: int, slot: int) -> HeldLease | None:
     start = _HEADER_BYTES + slot * SLOT_BYTES
-    head = os.pread(descriptor, _SLOT_HEAD.size, start)
-    if len(head) < _SLOT_HEAD.size:
+    head = os.pread(descriptor, _BODY, start)
+    if len(head) < _BODY:
         return None
-    length, checksum = _SLOT_HEAD.unpack(head)
-    if not 0 < length <= SLOT_BYTES - _SLOT_HEAD.size:
+    length, checksum = _SLOT_HEAD.unpack_from(head)
+    if not 0 < length <= SLOT_BYTES - _BODY:
         return None
-    record = os.pread(descriptor, length, start + _SLOT_HEAD.size)
+    record = os.pread(descriptor, length, start + _BODY)
     if zlib.crc32(record) != checksum:
         return None
     try:
-        return _decoder.decode(record)
-    except msgspec.DecodeError:
+        asked = _ASKED.unpack_from(head, _SLOT_HEAD.size)[0].decode("ascii")
+        return msgspec.structs.replace(_decoder.decode(record), asked=asked)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

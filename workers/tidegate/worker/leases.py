@@ -14,6 +14,7 @@ import time
 from tidegate.ledger.port import Ledger
 from tidegate.worker.held import HeldFile
 from tidegate.worker.patience import PASSING, Patience
+from tidegate.worker.slots import Slot
 from tidegate.worker.work import BatchWork
 
 log = logging.getLogger(__name__)
@@ -54,11 +55,24 @@ class LeaseKeeper:
         )
         self._works[work.slot.number] = work
 
+    def visit(self, slot: Slot, *, job_id: str, queue: str, ticket: int, nonce: str) -> None:
+        """A ticket is about to ask for a batch."""
+        self._held.visit(slot.number, slot.claimer, job_id=job_id, queue=queue, ticket=ticket, nonce=nonce)
+
+    def leave(self, slot: Slot) -> None:
+        """The ticket has left the slot."""
+        self._held.clear(slot.number)
+
     def drop(self, work: BatchWork) -> None:
         """The lease has ended."""
         if self._works.get(work.slot.number) is work:
             del self._works[work.slot.number]
             self._held.clear(work.slot.number)
+
+    def replace(self, work: BatchWork) -> None:
+        """The lease has ended, and the slot has the next one already: what the supervisor sees stays until that is noted."""
+        if self._works.get(work.slot.number) is work:
+            del self._works[work.slot.number]
 
     def works(self) -> list[BatchWork]:
         """What is held now."""

@@ -25,7 +25,8 @@ from types import FrameType
 from tidegate.settings import Settings
 from tidegate.worker import logs
 from tidegate.worker.child import Child
-from tidegate.worker.crash import Death, Salvage, Suspect, hand_back, overdue_items, salvage
+from tidegate.worker.crash import Death, Salvage, Suspect, overdue_items, salvage
+from tidegate.worker.handback import HandBack
 from tidegate.worker.held import Stage
 from tidegate.worker.process import EXIT_REPLACE, HANDED_DOWN
 from tidegate.worker.seam import WorkerApp
@@ -191,14 +192,8 @@ class Supervisor:
 
         def work() -> None:
             try:
-                hand_back(
-                    self._app.ledger(),
-                    found,
-                    death,
-                    patience_s=self._settings.lease_s,
-                    send_tickets=self._send_tickets,
-                    stop=self._give_up,
-                )
+                task = HandBack(self._app.ledger(), found, death, self._send_tickets)
+                task.run(self._settings.lease_s, self._give_up)
             except Exception:
                 log.exception("leases of a dead process not handed back, they expire")
             finally:

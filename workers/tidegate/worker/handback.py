@@ -1,0 +1,167 @@
+"""HandBack: what the supervisor does for a process that died. Its leases go back at once, and what was running is charged.
+
+Items that were running when the process died are charged with a crash, and they alone. Items that were done and not yet
+committed run again; items that had not started are not blamed. An item that has crashed too often becomes a dead letter
+when its batch is claimed next: whoever claims it has the arguments, and finds the account of the crash stored here.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Collection
+
+from tidegate.errors import LedgerError
+from tidegate.ledger.port import Committed, Lease, Ledger, Refused, Settlement
+from tidegate.worker.crash import Death, Salvage
+from tidegate.worker.held import HeldLease
+from tidegate.worker.patience import PASSING
+from tidegate.worker.settle import crash_fingerprint
+
+log = logging.getLogger(__name__)
+
+SendTickets = Callable[[str, str, tuple[int, ...]], None]
+#: Should the supervisor die while it holds a lease that it has only claimed to give it back.
+_BRIEFLY_MS = 1000
+
+
+class HandBack:
+    """For one dead process. ``send_tickets(queue, job_id, numbers)``: its tickets go on, so that others go on at once."""
+
+    def __init__(self, ledger: Ledger, found: Salvage, death: Death, send_tickets: SendTickets) -> None:
+        self._ledger = ledger
+        self._running = found.running
+        self._death = death
+        self._send_tickets = send_tickets
+        self._asked = [held for held in found.held if held.asked]
+        self._leases = [held for held in found.held if held.is_lease]
+        self._tickets = [held for held in found.held if held.ticket >= 0]
+        self._nonces: dict[str, str] = {}
+        #: Leases that the ledger took back.
+        self.taken = 0
+
+    def run(self, patience_s: float, stop: threading.Event) -> None:
+        """Hand everything back; tries for ``patience_s`` while the ledger is away, by then the leases have expired."""
+        waited_s, wait_s = 0.0, 0.05
+        while not self._attempt() and waited_s < patience_s and not stop.wait(wait_s):
+            waited_s += wait_s
+            wait_s = min(1.0, wait_s * 2)
+
+    def _attempt(self) -> bool:
+        """One try; whether everything is settled."""
+        # First what was asked for: the ledger remembers each claimer's last request only.
+        self._asked = [held for held in self._asked if not self._ask_again(held)]
+        if self._asked:
+            return False
+        self._leases = [held for held in self._leases if not self._give_back(held)]
+        if self._leases:
+            return False
+        self._tickets = [held for held in self._tickets if not self._send_on(held)]
+        return not self._tickets
+
+    def _ask_again(self, held: HeldLease) -> bool:
+        """The answer to a claim may have been under way. Asked by the same nonce, the ledger gives the same answer."""
+        try:
+            answer = self._ledger.claim(
+                held.job_id, ticket=held.ticket, claimer=held.claimer, nonce=held.asked, lease_ms=_BRIEFLY_MS
+            )
+        except PASSING:
+            return False
+        except LedgerError as error:
+            log.debug("claim not asked again job=%s reason=%s", held.job_id, error)
+            return True
+        if isinstance(answer, Lease):
+            self._leases.append(_as_held(answer, held.queue))
+        return True
+
+    def _give_back(self, held: HeldLease) -> bool:
+        positions = self._running.get(held.tag, ()) if held.tag else ()
+        nonce = self._nonces.setdefault(held.nonce, secrets.token_hex(8))
+        try:
+            reply = self._ledger.commit(
+                held.lease(), self._settlement(held, positions), nonce=nonce, lease_ms=_BRIEFLY_MS
+            )
+        except PASSING:
+            return False
+        except LedgerError as error:
+            log.warning("lease not handed back job=%s batch=%d reason=%s", held.job_id, held.batch, error)
+            return True
+        self._note(held, positions, reply)
+        return True
+
+    def _settlement(self, held: HeldLease, positions: Collection[int]) -> Settlement:
+        crashes = bytearray(held.crashes or bytes(held.items))
+        for position in positions:
+            if position < held.items:
+                crashes[position] = min(255, crashes[position] + 1)
+        return Settlement(
+            settled=0,
+            executions=len(positions),
+            traces={crash_fingerprint(held.task): self._account(held, positions)} if positions else {},
+            hand_back=True,
+            attempts=held.attempts,
+            crashes=bytes(crashes) if positions else b"",
+        )
+
+    def _account(self, held: HeldLease, positions: Collection[int]) -> str:
+        """What is known of the crash, as the dead letter's trace."""
+        death = self._death
+        items = ", ".join(str(held.first_index + position) for position in sorted(positions)[:20])
+        more = "" if len(positions) <= 20 else f" and {len(positions) - 20} more"
+        memory = (
+            f"It used {death.memory:,} bytes of memory when it last looked"
+            if death.memory
+            else "Its memory is not known"
+        )
+        limit = f", its limit is {death.memory_limit:,}" if death.memory_limit else ""
+        return (
+            f"Worker process {death.pid} {death}.\n"
+            f"By its crash journal it was running of task {held.task}: item {items}{more}.\n"
+            f"{memory}{limit}.\n"
+            "A process that dies leaves no Python traceback; its last words, if any, are in the worker's log."
+        )
+
+    def _note(self, held: HeldLease, positions: Collection[int], reply: Committed | Refused) -> None:
+        if isinstance(reply, Refused):  # settled in the last moment, or expired already
+            log.info("lease was not held any more job=%s batch=%d", held.job_id, held.batch)
+            return
+        self.taken += 1
+        if reply.tickets:
+            self._send_tickets(held.queue, held.job_id, reply.tickets)
+        items = sorted(held.first_index + position for position in positions)
+        log.warning(
+            "lease handed back job=%s batch=%d charged_items=%s",
+            held.job_id,
+            held.batch,
+            items[:20] if items else "none",
+        )
+
+    def _send_on(self, held: HeldLease) -> bool:
+        try:
+            if held.queue and self._ledger.touch_ticket(held.job_id, held.ticket):
+                self._send_tickets(held.queue, held.job_id, (held.ticket,))
+        except PASSING:
+            return False
+        except LedgerError as error:
+            log.debug("ticket not sent on, the sweeper replaces it reason=%s", error)
+        return True
+
+
+def _as_held(lease: Lease, queue: str) -> HeldLease:
+    """A lease that nobody worked on; it has no tag, so nothing of it is charged."""
+    return HeldLease(
+        tag=b"",
+        job_id=lease.job_id,
+        batch=lease.batch,
+        epoch=lease.token.epoch,
+        nonce=lease.token.nonce,
+        claimer=lease.claimer,
+        items=lease.items,
+        first_index=lease.first_index,
+        task=lease.task,
+        attempts=lease.attempts,
+        crashes=lease.crashes,
+        done_bits=lease.done_bits,
+        queue=queue,
+    )
