@@ -243,6 +243,24 @@ def test_a_server_that_is_too_old_is_unsuitable(ledger_url):
         ledger.check()
 
 
+def test_a_job_of_another_layout_is_left_alone(desk, settle):
+    job_id = desk.job(sizes=(1, 1))
+    lease = desk.claim(job_id)
+    desk.client.hset(f"tg:{{{job_id}}}:meta", "layout", "2")
+    before = desk.dump(job_id)
+    for call in (
+        lambda: desk.try_claim(job_id, "other"),
+        lambda: desk.try_commit(lease, settle.whole(lease)),
+        lambda: desk.ledger.renew([lease], lease_ms=1),
+        lambda: desk.sweep(job_id),
+        lambda: desk.ledger.cancel(job_id),
+        lambda: desk.ledger.seal(job_id, 1),
+    ):
+        with pytest.raises(LedgerUnsuitable, match="another version"):
+            call()
+    assert desk.dump(job_id) == before
+
+
 def test_scripts_also_compile_for_servers_that_know_no_flags(desk):
     for name in OPERATIONS:
         assert not load(name).without_flags().text.startswith("#!")

@@ -164,17 +164,28 @@ def translate(error: RedisError, where: str) -> LedgerError:
         return LedgerUnavailable(
             f"the server at {where} cannot write to its disk", remedy="free disk space; it recovers by itself"
         )
-    if "WAITAOF" in text:
-        return LedgerUnsuitable(
-            f"the server at {where} cannot say what is on its disk ({_first_line(text)})",
-            remedy="set appendonly yes on Redis 7.2 or newer, or do without durable submissions",
-        )
+    if unsuitable := _unsuitable(text, where):
+        return unsuitable
     if is_transient(error):
         return LedgerUnavailable(
             f"no answer from the ledger at {where} ({_first_line(text)})",
             remedy="start the server, or correct TIDEGATE_URL; `tidegate doctor` checks it",
         )
     return LedgerError(f"the ledger at {where} refused a request ({_first_line(text)})", remedy="see `tidegate doctor`")
+
+
+def _unsuitable(text: str, where: str) -> LedgerUnsuitable | None:
+    if layout := re.search(r"LAYOUT (\d+)", text):
+        return LedgerUnsuitable(
+            f"the job was written by another version of Tidegate (layout {layout[1]})",
+            remedy="run the same version everywhere; upgrade the workers before the producers",
+        )
+    if "WAITAOF" in text:
+        return LedgerUnsuitable(
+            f"the server at {where} cannot say what is on its disk ({_first_line(text)})",
+            remedy="set appendonly yes on Redis 7.2 or newer, or do without durable submissions",
+        )
+    return None
 
 
 def _first_word(text: str) -> str:

@@ -14,7 +14,7 @@ if digest then
   load_job()
   return { 'OK', 0, num('next_chunk'), M.state == 'open' and 0 or 1, num('total') }
 end
-call('HSET', META, 'digest', ARGV[2], 'spec', ARGV[3], 'task', ARGV[4], 'queue', ARGV[5], 'ttl_ms', ARGV[6],
+call('HSET', META, 'layout', LAYOUT, 'digest', ARGV[2], 'spec', ARGV[3], 'task', ARGV[4], 'queue', ARGV[5], 'ttl_ms', ARGV[6],
   'keep', ARGV[7], 'max_bytes', ARGV[8], 'max_batches', ARGV[9], 'state', 'open', 'created_ms', NOW,
   'next_chunk', 0, 'total', 0, 'pending', 0, 'refreshed_ms', 0)
 call('PEXPIRE', META, IDLE_MS)

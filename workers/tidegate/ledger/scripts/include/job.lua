@@ -10,6 +10,7 @@ local RESULTS, DEAD, TRACES = PREFIX .. 'results', PREFIX .. 'dead', PREFIX .. '
 local ERRORS, STATS, SEEN = PREFIX .. 'errors', PREFIX .. 'stats', PREFIX .. 'seen'
 local TICKETS, EVENTS, RECENT = PREFIX .. 'tickets', PREFIX .. 'events', PREFIX .. 'recent'
 local IDLE_MS = 30 * 86400000   -- a job that nobody touches for so long is given up
+local LAYOUT = '1'               -- of the keys and records; scripts leave a job of another layout alone
 local REFRESH_MS = 60000        -- how old the keys' time to live may get before it is set again
 
 -- The meta fields that nearly every script needs come in one call; the others when they are asked for.
@@ -17,7 +18,8 @@ local M, CHANGED = {}, {}
 
 local function load_job()
   local v = call('HMGET', META, 'state', 'cancel', 'paused', 'parked', 'pending', 'batches_done', 'pending_bytes',
-    'succeeded', 'attempts', 'epoch', 'max_lease_ms', 'keep', 'task', 'started_ms', 'refreshed_ms')
+    'succeeded', 'attempts', 'epoch', 'max_lease_ms', 'keep', 'task', 'started_ms', 'refreshed_ms', 'layout')
+  if v[16] and v[16] ~= LAYOUT then error('LAYOUT ' .. v[16]) end
   M.state, M.cancel, M.paused, M.parked, M.pending, M.batches_done, M.pending_bytes = v[1], v[2], v[3], v[4], v[5], v[6], v[7]
   M.succeeded, M.attempts, M.epoch, M.max_lease_ms, M.keep, M.task = v[8], v[9], v[10], v[11], v[12], v[13]
   M.started_ms, M.refreshed_ms = v[14], v[15]
