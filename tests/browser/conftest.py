@@ -22,6 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration" / "report"))
 
 from watched import World
 
+#: One patience for everything that is waited for: a browser on a busy machine takes its time.
+PATIENCE_MS = 90_000
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -29,6 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +64,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
 
     def open_(url: str, **options: Any) -> tuple[Any, Watch]:
         context = chromium.new_context(**options)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page, watch = context.new_page(), Watch()
 

@@ -22,7 +22,7 @@ from tidegate.ledger import keys
 from tidegate.ledger.checkpoint import Checkpoint
 from tidegate.ledger.connection import connect
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def eventually(holds: Callable[[], bool], what: str) -> None:
