@@ -43,7 +43,7 @@ trap 'exit 130' INT TERM
 start_engine() { # an engine with its own folder, socket and no rules in the host's firewall
   [ "${TIDEGATE_COMPOSE_INSTALL:-}" = 1 ] && [ "$(id -u)" = 0 ] && [ -n "$(command -v apt-get)" ] || return 1
   missing=()
-  for pair in dockerd:docker.io docker-compose:docker-compose debootstrap:debootstrap prometheus:prometheus redis-cli:redis-tools; do
+  for pair in dockerd:docker.io docker-compose:docker-compose debootstrap:debootstrap prometheus:prometheus wget:wget redis-cli:redis-tools; do
     [ -n "$(command -v "${pair%%:*}")" ] || missing+=("${pair##*:}")
   done
   if [ ${#missing[@]} -gt 0 ]; then

@@ -49,7 +49,7 @@ prometheus_image=$(image_named prom)
 if ! have "$prometheus_image"; then
   echo "stand-in for $prometheus_image: Debian's prometheus"
   mkdir -p "$work/prometheus/prometheus" "$work/prometheus/tmp" "$work/prometheus/etc/prometheus"
-  for program in prometheus promtool; do
+  for program in prometheus promtool wget; do
     copy_program "$(command -v $program)" "$work/prometheus" "/bin/$program"
   done
   copy_program /bin/sh "$work/prometheus" /bin/sh
