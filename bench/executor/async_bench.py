@@ -1,11 +1,12 @@
 """Async functions: tidegate against asyncio, uvloop, aiometer and Node, in one run, round robin.
 
-    python bench/executor/async_bench.py [--rounds 5] [--scale 1.0] [--only WORD] [--json FILE]
+    python bench/executor/async_bench.py [--rounds 5] [--scale 1.0] [--only WORD] [--cold] [--json FILE]
 
-Every run is a process of its own; every peer has its turn in every round, so that a slow minute of the machine meets all
-of them. Printed: versions, parameters, every run, medians, and the ratio of the first contender to each. ``--scale 0.1`` makes all
-of it ten times shorter. Node and aiometer take part where they are installed; p-limit is fetched with npm into a cache
-folder. Numbers are items a second (one item of doxbee is ten awaits, one of parallel is a fan of 25).
+Every run is a process of its own, which does the work twice: the second time is measured, so that everybody's allocator and
+compiler is warm (``--cold``: the first). Every peer has its turn in every round, so that a slow minute of the machine meets
+all of them. Printed: versions, parameters, every run, medians, and the ratio of the first contender to each. ``--scale 0.1``
+makes all of it ten times shorter. Node and aiometer take part where they are installed; p-limit is fetched with npm into a
+cache folder. Numbers are items a second (one item of doxbee is ten awaits, one of parallel is a fan of 25).
 """
 
 from __future__ import annotations
@@ -46,41 +47,121 @@ OURS = ("tidegate@uvloop", "tidegate@asyncio")
 ROWS = (
     Row(
         "coroutines that never suspend, limit 100, timeout, retry policy and statistics on",
-        "ready", 200_000, 100,
-        (*OURS, *HAND, "gather+semaphore@uvloop", "gather@uvloop", "aiometer@asyncio",
-         "node optimiser", "node p-limit", "node promises"),
+        "ready",
+        200_000,
+        100,
+        (
+            *OURS,
+            *HAND,
+            "gather+semaphore@uvloop",
+            "gather@uvloop",
+            "aiometer@asyncio",
+            "node optimiser",
+            "node p-limit",
+            "node promises",
+        ),
         {HAND[1]: 100, "node optimiser": 20, "node p-limit": 10, "node promises": 1.3},
     ),
     Row(
         "coroutines that suspend once (a bare yield), limit 100, timeout on",
-        "turn", 200_000, 100, (*OURS, *HAND, "node optimiser", "node p-limit", "node promises"), {HAND[1]: 8},
+        "turn",
+        200_000,
+        100,
+        (*OURS, *HAND, "node optimiser", "node p-limit", "node promises"),
+        {HAND[1]: 8},
     ),
     Row(
         "coroutines that suspend once (a future), limit 100, timeout on",
-        "tick", 100_000, 100, (*OURS, *HAND, "node optimiser", "node p-limit", "node promises"), {HAND[1]: 1},
+        "tick",
+        100_000,
+        100,
+        (*OURS, *HAND, "node optimiser", "node p-limit", "node promises"),
+        {HAND[1]: 1},
     ),
     Row(
         "sleeps of 10 ms, concurrency 1,000",
-        "sleep", 20_000, 1000, (*OURS, *HAND, "gather+semaphore@uvloop", "node p-limit"), ideal_s=0.01,
+        "sleep",
+        20_000,
+        1000,
+        (*OURS, *HAND, "gather+semaphore@uvloop", "node p-limit"),
+        ideal_s=0.01,
     ),
-    Row("doxbee, ready, one at a time", "doxbee-ready-seq", 100_000, 1,
-        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"), {"node promises": 1, HAND[1]: 1}),
-    Row("doxbee, ready, all at once", "doxbee-ready-conc", 100_000, 1,
-        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"), {"node promises": 1, HAND[1]: 1}),
-    Row("doxbee, bare yields, one at a time", "doxbee-turn-seq", 4_000, 1,
-        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"), {HAND[1]: 1}, node_n=20_000),
-    Row("doxbee, futures, one at a time", "doxbee-tick-seq", 4_000, 1,
-        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"), {HAND[1]: 1}, node_n=20_000),
-    Row("doxbee, bare yields, all at once", "doxbee-turn-conc", 20_000, 1,
-        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"), {HAND[1]: 1}),
-    Row("doxbee, futures, all at once", "doxbee-tick-conc", 20_000, 1,
-        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"), {HAND[1]: 1}),
-    Row("parallel, ready", "parallel-ready-seq", 20_000, 1,
-        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"), {"node promises": 1, HAND[1]: 1}),
-    Row("parallel, bare yields", "parallel-turn-seq", 4_000, 1,
-        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"), {HAND[1]: 1}, node_n=20_000),
-    Row("parallel, futures", "parallel-tick-seq", 4_000, 1,
-        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"), {HAND[1]: 1}, node_n=20_000),
+    Row(
+        "doxbee, ready, one at a time",
+        "doxbee-ready-seq",
+        100_000,
+        1,
+        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"),
+        {"node promises": 1, HAND[1]: 1},
+    ),
+    Row(
+        "doxbee, ready, all at once",
+        "doxbee-ready-conc",
+        100_000,
+        1,
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
+        {"node promises": 1, HAND[1]: 1},
+    ),
+    Row(
+        "doxbee, bare yields, one at a time",
+        "doxbee-turn-seq",
+        4_000,
+        1,
+        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"),
+        {HAND[1]: 1},
+        node_n=20_000,
+    ),
+    Row(
+        "doxbee, futures, one at a time",
+        "doxbee-tick-seq",
+        4_000,
+        1,
+        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"),
+        {HAND[1]: 1},
+        node_n=20_000,
+    ),
+    Row(
+        "doxbee, bare yields, all at once",
+        "doxbee-turn-conc",
+        20_000,
+        1,
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
+        {HAND[1]: 1},
+    ),
+    Row(
+        "doxbee, futures, all at once",
+        "doxbee-tick-conc",
+        20_000,
+        1,
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
+        {HAND[1]: 1},
+    ),
+    Row(
+        "parallel, ready",
+        "parallel-ready-seq",
+        20_000,
+        1,
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
+        {"node promises": 1, HAND[1]: 1},
+    ),
+    Row(
+        "parallel, bare yields",
+        "parallel-turn-seq",
+        4_000,
+        1,
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
+        {HAND[1]: 1},
+        node_n=20_000,
+    ),
+    Row(
+        "parallel, futures",
+        "parallel-tick-seq",
+        4_000,
+        1,
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
+        {HAND[1]: 1},
+        node_n=20_000,
+    ),
 )
 
 
@@ -97,13 +178,13 @@ def find_p_limit() -> str | None:
 def available(contender: str, p_limit: str | None) -> bool:
     if contender.startswith("node "):
         return shutil.which("node") is not None and (contender != "node p-limit" or p_limit is not None)
-    library = contender.split("@")[0]
+    library = contender.partition("@")[0]
     if library == "aiometer" and importlib.util.find_spec("aiometer") is None:
         return False
     return not contender.endswith("@uvloop") or importlib.util.find_spec("uvloop") is not None
 
 
-def measure(row: Row, contender: str, n: int, p_limit: str | None) -> float:
+def measure(row: Row, contender: str, n: int, p_limit: str | None, cold: bool) -> float:
     """Items a second of one run in a fresh process."""
     environment = {**os.environ, "P_LIMIT": p_limit or ""}
     if contender.startswith("node "):
@@ -111,16 +192,17 @@ def measure(row: Row, contender: str, n: int, p_limit: str | None) -> float:
     else:
         command = [sys.executable, str(HERE / "async_python.py"), contender]
     command += [row.work, str(n), str(row.concurrency)]
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     if ran.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{ran.stderr}")
     answer = json.loads(ran.stdout.splitlines()[-1])
-    return float(answer["items"] / answer["seconds"])
+    return float(answer["items"] / answer["seconds"][0 if cold else -1])
 
 
 def versions() -> str:
-    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip() if shutil.which("node") else "no"
-    found = [f"Python {platform.python_version()}", f"node {node}"]
+    found = [f"Python {platform.python_version()}"]
+    if shutil.which("node"):
+        found.append("node " + subprocess.check_output(["node", "--version"], text=True).strip())
     for library in ("uvloop", "aiometer", "tidegate"):
         try:
             found.append(f"{library} {importlib.metadata.version(library)}")
@@ -142,7 +224,9 @@ def report(row: Row, n: int, runs: dict[str, list[float]]) -> dict[str, float]:
         if contender != first:
             line += f"   {ratio:8.2f} x"
             if contender in row.goals:
-                line += f"  (goal {row.goals[contender]:g} x: {'reached' if ratio >= row.goals[contender] else 'MISSED'})"
+                line += (
+                    f"  (goal {row.goals[contender]:g} x: {'reached' if ratio >= row.goals[contender] else 'MISSED'})"
+                )
         if row.ideal_s:
             line += f"   {medians[contender] * row.ideal_s / row.concurrency:.1%} of the ideal"
         print(line, "  runs:", " ".join(f"{rate:,.0f}" for rate in rates))
@@ -154,6 +238,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--only", default="", help="only works that contain this word")
+    parser.add_argument("--cold", action="store_true", help="measure the first time a process does the work")
     parser.add_argument("--json", type=Path, help="write every run here")
     options = parser.parse_args()
     p_limit = find_p_limit()
@@ -165,7 +250,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for contender, rates in runs.items():
                 n = row.node_n if contender.startswith("node ") and row.node_n else row.n
-                rates.append(measure(row, contender, max(1, int(n * options.scale)), p_limit))
+                rates.append(measure(row, contender, max(1, int(n * options.scale)), p_limit, options.cold))
         everything[row.work] = {"medians": report(row, int(row.n * options.scale), runs), "runs": runs}
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1))

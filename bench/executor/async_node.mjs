@@ -122,6 +122,11 @@ const contenders = {
 
 const [contender, work, n, concurrency] = process.argv.slice(2);
 const [fn, order] = make(work);
-let began = performance.now();
-await contenders[contender](fn, order, Number(n), Number(concurrency));
-console.log(JSON.stringify({ items: Number(n), seconds: (performance.now() - began) / 1000 }));
+let began;
+const seconds = [];
+for (let time = 0; time < 2; time++) {
+  began = performance.now();
+  await contenders[contender](fn, order, Number(n), Number(concurrency));
+  seconds.push((performance.now() - began) / 1000);
+}
+console.log(JSON.stringify({ items: Number(n), seconds }));

@@ -40,7 +40,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)driver;
 }
 
-PyDoc_STRVAR(step_doc, "step(coro, context, token=0)\n--\n\n"
+PyDoc_STRVAR(step_doc, "step($self, coro, context, token=0, /)\n--\n\n"
                        "Runs the first step of a coroutine. Answers ('returned', value), ('raised', exception) or\n"
                        "('suspended', task); then on_settled(token, outcome, raised) is called when the task ends.");
 static PyObject *driver_step(PyObject *self, PyObject *args)
@@ -63,7 +63,7 @@ static PyObject *driver_step(PyObject *self, PyObject *args)
     }
 }
 
-PyDoc_STRVAR(step_all_doc, "step_all(coros, context)\n--\n\n"
+PyDoc_STRVAR(step_all_doc, "step_all($self, coros, context, /)\n--\n\n"
                            "Steps coroutines one after the other inside one bracket; answers the list of their outcomes,\n"
                            "with None in the place of those that suspended (their tokens are their positions).");
 static PyObject *driver_step_all(PyObject *self, PyObject *args)
@@ -158,7 +158,7 @@ static void driver_dealloc(PyObject *self)
 static PyMethodDef driver_methods[] = {
     {"step", driver_step, METH_VARARGS, step_doc},
     {"step_all", driver_step_all, METH_VARARGS, step_all_doc},
-    {"stack", driver_stack, METH_O, PyDoc_STR("stack(task)\n--\n\nThe chain of awaits: (file, line, function) tuples.")},
+    {"stack", driver_stack, METH_O, PyDoc_STR("stack($self, task, /)\n--\n\nThe chain of awaits: (file, line, function) tuples.")},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef driver_attributes[] = {
@@ -169,7 +169,7 @@ static PyGetSetDef driver_attributes[] = {
 static PyType_Slot driver_slots[] = {
     {Py_tp_new, driver_new},           {Py_tp_methods, driver_methods}, {Py_tp_getset, driver_attributes},
     {Py_tp_traverse, driver_traverse}, {Py_tp_clear, driver_clear},     {Py_tp_dealloc, driver_dealloc},
-    {Py_tp_doc, (void *)"Driver(on_settled)\n--\n\nThe coroutine driver on the running loop, for its tests."},
+    {Py_tp_doc, (void *)"Driver(on_settled, /)\n--\n\nThe coroutine driver on the running loop, for its tests."},
     {0, NULL},
 };
 static PyType_Spec driver_spec = {

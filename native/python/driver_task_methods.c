@@ -32,7 +32,7 @@ int tgd_task_cancel(PyObject *task, tgd_fields *fields, PyObject *message)
     return 1;
 }
 
-PyDoc_STRVAR(cancel_doc, "cancel(msg=None)\n--\n\nRequests that the coroutine be cancelled, as asyncio.Task.cancel does.");
+PyDoc_STRVAR(cancel_doc, "cancel($self, msg=None)\n--\n\nRequests that the coroutine be cancelled, as asyncio.Task.cancel does.");
 static PyObject *task_cancel(PyObject *task, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"msg", NULL};
@@ -48,14 +48,14 @@ static PyObject *task_cancel(PyObject *task, PyObject *args, PyObject *kwargs)
     return cancelled < 0 ? NULL : PyBool_FromLong(cancelled);
 }
 
-PyDoc_STRVAR(cancelling_doc, "cancelling()\n--\n\nHow many requests for cancellation stand.");
+PyDoc_STRVAR(cancelling_doc, "cancelling($self)\n--\n\nHow many requests for cancellation stand.");
 static PyObject *task_cancelling(PyObject *task, PyObject *unused)
 {
     (void)unused;
     return PyLong_FromUnsignedLong(tgd_fields_of(task)->cancels);
 }
 
-PyDoc_STRVAR(uncancel_doc, "uncancel()\n--\n\nTakes one request for cancellation back; answers how many are left.");
+PyDoc_STRVAR(uncancel_doc, "uncancel($self)\n--\n\nTakes one request for cancellation back; answers how many are left.");
 static PyObject *task_uncancel(PyObject *task, PyObject *unused)
 {
     (void)unused;

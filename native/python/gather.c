@@ -211,7 +211,7 @@ static int parse_keywords(PyObject *const *args, Py_ssize_t n, PyObject *names, 
 }
 
 PyDoc_STRVAR(gather_doc,
-             "gather(*coros_or_futures, return_exceptions=False)\n--\n\n"
+             "gather($module, /, *coros_or_futures, return_exceptions=False)\n--\n\n"
              "asyncio.gather with the same arguments and answers, for children that mostly do not wait.\n\n"
              "Coroutines begin at once, inside this call, in order (asyncio begins them in the loop's next turn); one that\n"
              "ends without waiting costs no task and no turn of the loop. Answers a future with the list of results.\n"

@@ -81,7 +81,7 @@ int tgd_gathering_child(PyObject *future, Py_ssize_t index, PyObject *outcome, i
     return PyList_SetItem(gathering->results, index, Py_NewRef(outcome));
 }
 
-PyDoc_STRVAR(cancel_doc, "cancel(msg=None)\n--\n\nCancels every child that runs; answers whether there was one.");
+PyDoc_STRVAR(cancel_doc, "cancel($self, msg=None)\n--\n\nCancels every child that runs; answers whether there was one.");
 static PyObject *gathering_cancel(PyObject *future, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"msg", NULL};

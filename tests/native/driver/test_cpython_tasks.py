@@ -54,7 +54,7 @@ class ItemTaskGenericTests(cpython.GenericTaskTests):
     """The class is asyncio.Task's child, and made in C."""
 
     def test_is_a_c_task(self) -> None:
-        self.assertTrue(issubclass(_native.ItemTask, asyncio.Task))
+        assert issubclass(_native.ItemTask, asyncio.Task)
 
 
 class ItemTaskLoopTests(cpython_utils.TestCase):
@@ -75,7 +75,7 @@ def _with_factory(name: str, module: str) -> type | None:
         return None
 
     class Derived(base):  # type: ignore[misc]
-        async def asyncSetUp(self) -> None:  # noqa: N802 - unittest's name
+        async def asyncSetUp(self) -> None:
             asyncio.get_running_loop().set_task_factory(
                 lambda loop, coro, **kwargs: _native.ItemTask(coro, loop=loop, **kwargs)
             )

@@ -283,7 +283,7 @@ def test_a_batch_of_first_steps_shares_one_current_task_until_one_suspends(main,
         assert first == second == (first[0], first[0])
         assert third is None
         assert fourth[0] != first[0]
-        (ended, _), = (await driver.ended(1)).values()
+        ((ended, _),) = (await driver.ended(1)).values()
         assert ended == (first[0], first[0]), "the task of its first step stays its task"
 
     main(body)
