@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
@@ -30,7 +29,7 @@ from tidegate.producer.sizing import BatchSizer
 from tidegate.producer.submission import Submission, SubmissionOptions, with_fixed_split
 from tidegate.registry import TaskRegistry
 from tidegate.settings import Settings, load_settings
-from tidegate.task import MapOptions, Task, TaskDefaults
+from tidegate.task import MapOptions, Task, TaskDefaults, check_options, task_name
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -233,7 +232,7 @@ class Tidegate:
         self, task: Task[..., Any, Any], shape: Shape, total: int | None, options: MapOptions, origin: Origin
     ) -> Submission:
         """A submission of ``task``, not begun yet. ``ConfigurationError`` on nonsense options."""
-        _check_options(options)
+        check_options(options)
         name = options.get("id")
         spec = self._spec(task, shape, options, origin)
         fixed = options.get("batch_size") or task.defaults.batch_size or self.settings.batch_size
@@ -326,10 +325,10 @@ class Tidegate:
         chosen = dict(options)
         if any(getattr(limit, "key", None) is not None for limit in chosen.get("limits") or ()):
             raise ConfigurationError(
-                f"task {_task_name(function)}: limits with a key do not hold for a cluster yet",
+                f"task {task_name(function)}: limits with a key do not hold for a cluster yet",
                 remedy="leave the key away, or use one limit for each key",
             )
-        name = chosen.pop("name", None) or _task_name(function)
+        name = chosen.pop("name", None) or task_name(function)
         defaults = TaskDefaults(**{key: chosen.pop(key) for key in _DEFAULTS if key in chosen})
         if "limits" in chosen:
             chosen["limits"] = tuple(chosen["limits"] or ())
@@ -361,32 +360,3 @@ class Tidegate:
 
 
 _DEFAULTS = ("queue", "batch_size", "keep_results")
-
-
-def _check_options(options: MapOptions) -> None:
-    unknown = set(options) - set(MapOptions.__annotations__)
-    if unknown:
-        raise ConfigurationError(
-            f"there is no option {', '.join(sorted(unknown))}", remedy=f"use {', '.join(MapOptions.__annotations__)}"
-        )
-    size = options.get("batch_size")
-    if size is not None and not 0 < size <= 100_000:
-        raise ConfigurationError(f"batch_size={size}", remedy="use 1 to 100,000 items, or leave it out to adapt")
-    for name in ("ttl_s", "patience_s"):
-        seconds = options.get(name)
-        if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0):
-            raise ConfigurationError(f"{name}={seconds!r}", remedy="use seconds, 0 or more")
-
-
-def _task_name(function: Callable[..., Any]) -> str:
-    """Module and qualified name, as a worker that imports the module sees them: a script is not ``__main__`` there."""
-    module = getattr(function, "__module__", "") or ""
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec = getattr(main, "__spec__", None)
-        file = getattr(main, "__file__", None)
-        if spec is not None and spec.name:
-            module = spec.name.removesuffix(".__main__")
-        elif file:
-            module = Path(file).stem
-    return f"{module}.{function.__qualname__}"

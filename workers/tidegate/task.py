@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
+from tidegate.errors import ConfigurationError
 from tidegate.model.job import Origin
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
@@ -143,6 +146,36 @@ class Task(Generic[P, R, V]):
         total = known_length(items)
         submission = await asyncio.to_thread(self.gate.submission, self, shape, total, options, origin)
         return await asyncio.to_thread(self.gate.submitted, await adrive(submission, items))
+
+
+def check_options(options: MapOptions) -> None:
+    """``ConfigurationError`` for what a submission cannot mean."""
+    unknown = set(options) - set(MapOptions.__annotations__)
+    if unknown:
+        raise ConfigurationError(
+            f"there is no option {', '.join(sorted(unknown))}", remedy=f"use {', '.join(MapOptions.__annotations__)}"
+        )
+    size = options.get("batch_size")
+    if size is not None and not 0 < size <= 100_000:
+        raise ConfigurationError(f"batch_size={size}", remedy="use 1 to 100,000 items, or leave it out to adapt")
+    for name in ("ttl_s", "patience_s"):
+        seconds = options.get(name)
+        if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0):
+            raise ConfigurationError(f"{name}={seconds!r}", remedy="use seconds, 0 or more")
+
+
+def task_name(function: Callable[..., Any]) -> str:
+    """Module and qualified name, as a worker that imports the module sees them: a script is not ``__main__`` there."""
+    module = getattr(function, "__module__", "") or ""
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec = getattr(main, "__spec__", None)
+        file = getattr(main, "__file__", None)
+        if spec is not None and spec.name:
+            module = spec.name.removesuffix(".__main__")
+        elif file:
+            module = Path(file).stem
+    return f"{module}.{function.__qualname__}"
 
 
 def from_celery(gate: Tidegate, celery_task: Any) -> Task[Any, Any, Any]:
