@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from protocol_model import wander
+from protocol_explore import wander
 from protocol_replay import Replay
 
 from tidegate.errors import SubmissionConflict

@@ -5,7 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from protocol_model import RIGHT, Rules, bad_step, explore, problems, wander
+from protocol_explore import bad_step, explore, problems, wander
+from protocol_model import RIGHT, Rules
 
 pytestmark = pytest.mark.timeout(600)
 

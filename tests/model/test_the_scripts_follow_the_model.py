@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from protocol_model import explore, wander
+from protocol_explore import explore, wander
 from protocol_replay import Replay
 
 pytestmark = pytest.mark.timeout(600)

@@ -62,7 +62,7 @@ class History(RuleBasedStateMachine):
         self.sent: list[Callable[[], Any]] = []
         self.saved: tuple[Any, ...] | None = None
 
-    # -- helpers -------------------------------------------------------------------------------------------------
+    # -- short words ------------------------------------------------------------------------------------------
     def nonce(self) -> str:
         return f"n{next(self.numbers)}"
 
