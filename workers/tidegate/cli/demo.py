@@ -61,6 +61,8 @@ def _tell(shown: Shown) -> None:
     )
     for broken in sources["broken"]:
         say(f"  broken: {broken['file']}: {broken['error']} (attempts: {broken['attempts']})")
-    counts = ", ".join(f"{count:,} × {status}" for status, count in sorted(served.by_status.items()))
-    say(f"crawl: the server counted {served.total():,} requests: {counts}; 429 means that the limit was not honoured")
+    say(
+        f"crawl: {served.total():,} requests by the server's own count: {served.by_status.get(200, 0):,} answered, "
+        f"{served.by_status.get(503, 0):,} times 503, {served.by_status.get(429, 0):,} times 429 (asked too fast)"
+    )
     say(f"HTML report: {shown.page}")

@@ -91,11 +91,10 @@ def run(console: Console, *, page: Path | None = None) -> Shown:
 
 
 def _submit(gate: Tidegate, address: str) -> dict[str, Job[Any]]:
-    work = {
-        "sources": list(standard_library()),
-        "crawl": [f"{address}/page/{number}" for number in range(REQUESTS)],
-    }
-    return {name: gate.map(f"{app.__name__}.{name}", items) for name, items in work.items()}
+    pages = [f"{address}/page/{number}" for number in range(REQUESTS)]
+    sources = gate.map(f"{app.__name__}.sources", list(standard_library()))
+    crawl = gate.map(f"{app.__name__}.crawl", pages)
+    return {"sources": sources, "crawl": crawl}
 
 
 def standard_library() -> Iterator[str]:
