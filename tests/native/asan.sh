@@ -28,7 +28,7 @@ if [ $# -eq 0 ]; then
 fi
 cd "$root"
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
-PYTHONPATH="$build/package" PYTHONMALLOC=malloc PYTHONDEVMODE=1 TIDEGATE_SANITIZED=1 \
+PYTHONPATH="$build/package" PYTHONMALLOC=malloc PYTHONDEVMODE=1 SANITIZED_BUILD=1 \
 ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:halt_on_error=1:strict_string_checks=1:detect_stack_use_after_return=0:allocator_may_return_null=1 \
 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     exec "$python" -X dev -m pytest -p no:cacheprovider --timeout 600 "$@"

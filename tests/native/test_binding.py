@@ -129,7 +129,7 @@ def test_memory_does_not_grow_with_the_number_of_runs(host: Host, scene: str) ->
     gc.collect()
 
     assert len(gc.get_objects()) - objects < 200
-    if "TIDEGATE_SANITIZED" not in os.environ:  # freed memory is kept aside there
+    if "SANITIZED_BUILD" not in os.environ:  # freed memory is kept aside there
         assert memory_bytes() - used < 6_000_000
 
 

@@ -107,7 +107,7 @@ def test_cancelling_a_run_cancels_its_coroutines_and_no_others(host: Host) -> No
     assert doomed.take().outcomes == {Outcome.CANCELLED: 2}
     assert not spared.done
 
-    loop = host._loop.loop  # type: ignore[union-attr]
+    loop = host._loops[0].loop
     assert loop is not None
     loop.call_soon_threadsafe(go_on.set)
     assert spared.wait(PATIENCE_S)

@@ -23,6 +23,10 @@ from tidegate.model.policy import TaskPolicy
 PATIENCE_S = 30.0
 
 
+async def coroutine(value: int) -> int:
+    return value
+
+
 def python(code: str, *options: str, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=timeout_s, check=False
@@ -203,7 +207,8 @@ def test_a_forgotten_host_lets_its_threads_end() -> None:
     before = set(threading.enumerate())
     host: Host | None = Host()
     assert host is not None
-    host.lane("t", lambda value: value, TaskPolicy()).start([1]).wait(PATIENCE_S)
+    host.lane("t", lambda value: value, TaskPolicy(timeout=9)).start([1]).wait(PATIENCE_S)
+    host.lane("a", coroutine, TaskPolicy()).start([1]).wait(PATIENCE_S)
     started = set(threading.enumerate()) - before
     del host
     gc.collect()

@@ -167,13 +167,13 @@ class Host:
         self._lanes: dict[str, Lane] = {}
         self._paused = False
         self._closed = False
-        self._loop: LoopThread | None = None
+        self._loops: list[LoopThread] = []  # none or one
         self._guests: dict[int, tuple[asyncio.AbstractEventLoop, _native.Pump]] = {}
         spawner = _Spawner(self._threads, name)
         seed = int.from_bytes(os.urandom(7), "little")
         self._core = _native.Core(capture, spawner, journal, journal_slots, threads or 0, slabs, seed)
         spawner.core = weakref.ref(self._core)
-        self._finalizer = weakref.finalize(self, _abandon, self._core)
+        self._finalizer = weakref.finalize(self, _abandon, self._core, self._loops)
         self._finalizer.atexit = False
         _close_at_exit(self)
 
@@ -247,9 +247,9 @@ class Host:
 
     def _ensure_loop(self) -> None:
         with self._lock:
-            if self._loop is None:
+            if not self._loops:
                 self._core.check()
-                self._loop = LoopThread(self._core, self.name)
+                self._loops.append(LoopThread(self._core, self.name))
 
     # ---- loops of others ----
 
@@ -314,7 +314,7 @@ class Host:
             )
         else:
             found.extend(RunningItem("", b"", -1, 0, ran_ns) for _tag, ran_ns in self._core.running())
-        pump = self._loop.pump if self._loop is not None else None
+        pump = self._loops[0].pump if self._loops else None
         if pump is not None:
             found.extend(
                 RunningItem(
@@ -362,7 +362,9 @@ class Host:
         except ExecutorClosed:  # forked: the threads are the parent's
             self._core.stop()
             return True
-        ended = self._loop.close(max(0.0, deadline - time.monotonic())) if self._loop is not None else True
+        ended = True
+        for loop in self._loops:
+            ended = loop.close(max(0.0, deadline - time.monotonic())) and ended
         for kind, (loop, pump) in list(self._guests.items()):
             _close_guest(loop, pump)
             del self._guests[kind]
@@ -429,12 +431,14 @@ class _Spawner:
         self._threads.append(thread)
 
 
-def _abandon(core: _native.Core) -> None:
+def _abandon(core: _native.Core, loops: list[LoopThread]) -> None:
     """A host that was forgotten rather than closed: its idle threads end, nobody waits for them."""
     try:
         core.close(True)
     except ExecutorClosed:
         return
+    for loop in loops:
+        loop.abandon()
     core.stop()
 
 

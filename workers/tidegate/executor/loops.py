@@ -60,6 +60,12 @@ class LoopThread:
             loop.stop()
         self._ready.set()
 
+    def abandon(self) -> None:
+        """As :meth:`close`, without waiting for it."""
+        loop, pump = self.loop, self.pump
+        if loop is not None and pump is not None and not loop.is_closed():
+            _call(loop, lambda: _quiesce(loop, pump, 1.0))
+
     def close(self, timeout_s: float) -> bool:
         """Cancel what runs, wait for it, end the loop. False: a coroutine would not end in time and was abandoned."""
         loop, pump = self.loop, self.pump
@@ -67,7 +73,7 @@ class LoopThread:
             return True
         if not _call(loop, lambda: _quiesce(loop, pump, timeout_s)):
             return False
-        self.thread.join(timeout_s + 1.0)
+        self.thread.join(timeout_s + 1.0)  # the loop gives up on its coroutines after timeout_s
         self.pump = None
         return not self.thread.is_alive()
 
