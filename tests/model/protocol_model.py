@@ -1,8 +1,8 @@
 """The protocol of docs/protocol.md as plain Python: what the server does, what workers do, and what may go wrong.
 
-A state is a tuple and a step is a pure function, so that every order of steps can be tried (``protocol_explore``) and each order can
-be replayed against the real scripts (``protocol_replay``). Time does not exist here: a lease may expire and a ticket may be
-given up at any moment. What fair scheduling would not do by itself costs a *fault*, and faults are rationed.
+A state is a tuple and a step is a pure function, so that every order of steps can be tried (``protocol_explore``) and each
+order can be replayed against the real scripts (``protocol_replay``). Time does not exist here: a lease may expire and a ticket
+may be given up at any moment. What fair scheduling would not do by itself costs a *fault*, and faults are rationed.
 
 Small on purpose: one sealed job of two or three batches of one or two items, two workers, a window of two tickets.
 """
