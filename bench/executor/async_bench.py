@@ -2,11 +2,12 @@
 
     python bench/executor/async_bench.py [--rounds 5] [--scale 1.0] [--only WORD] [--cold] [--json FILE]
 
-Every run is a process of its own, which does the work twice: the second time is measured, so that everybody's allocator and
-compiler is warm (``--cold``: the first). Every peer has its turn in every round, so that a slow minute of the machine meets
-all of them. Printed: versions, parameters, every run, medians, and the ratio of the first contender to each. ``--scale 0.1``
-makes all of it ten times shorter. Node and aiometer take part where they are installed; p-limit is fetched with npm into a
-cache folder. Numbers are items a second (one item of doxbee is ten awaits, one of parallel is a fan of 25).
+Every run is a process of its own, which does the work twice; ratios are of the second time, when everybody's allocator and
+compiler is warm, or with ``--cold`` of the first. Medians of both are printed. Every peer has its turn in every round, so
+that a slow minute of the machine meets all of them. Printed: versions, parameters, every run, medians, and the ratio of the
+first contender to each. ``--scale 0.1`` makes all of it ten times shorter. Node and aiometer take part where they are
+installed; p-limit is fetched with npm into a cache folder. Numbers are items a second (one item of doxbee is ten awaits, one
+of parallel is a fan of 25).
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ ROWS = (
         "doxbee-ready-seq",
         100_000,
         1,
-        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"),
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
         {"node promises": 1, HAND[1]: 1},
     ),
     Row(
@@ -107,7 +108,7 @@ ROWS = (
         "doxbee-turn-seq",
         4_000,
         1,
-        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"),
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
         {HAND[1]: 1},
         node_n=20_000,
     ),
@@ -116,7 +117,7 @@ ROWS = (
         "doxbee-tick-seq",
         4_000,
         1,
-        ("tidegate@uvloop", "tidegate.gather@uvloop", HAND[0], HAND[1], "node promises"),
+        ("tidegate.gather@uvloop", "tidegate@uvloop", HAND[0], HAND[1], "node promises"),
         {HAND[1]: 1},
         node_n=20_000,
     ),
@@ -184,8 +185,8 @@ def available(contender: str, p_limit: str | None) -> bool:
     return not contender.endswith("@uvloop") or importlib.util.find_spec("uvloop") is not None
 
 
-def measure(row: Row, contender: str, n: int, p_limit: str | None, cold: bool) -> float:
-    """Items a second of one run in a fresh process."""
+def measure(row: Row, contender: str, n: int, p_limit: str | None) -> tuple[float, float]:
+    """Items a second of one process: the first and the second time."""
     environment = {**os.environ, "P_LIMIT": p_limit or ""}
     if contender.startswith("node "):
         command = ["node", str(HERE / "async_node.mjs"), contender.removeprefix("node ")]
@@ -196,7 +197,8 @@ def measure(row: Row, contender: str, n: int, p_limit: str | None, cold: bool) -
     if ran.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{ran.stderr}")
     answer = json.loads(ran.stdout.splitlines()[-1])
-    return float(answer["items"] / answer["seconds"][0 if cold else -1])
+    first, second = answer["seconds"]
+    return answer["items"] / first, answer["items"] / second
 
 
 def versions() -> str:
@@ -214,11 +216,16 @@ def versions() -> str:
     return ", ".join(found) + f"; {os.cpu_count()} CPUs, {platform.platform()}"
 
 
-def report(row: Row, n: int, runs: dict[str, list[float]]) -> dict[str, float]:
-    medians = {contender: statistics.median(rates) for contender, rates in runs.items()}
+def report(row: Row, n: int, runs: dict[str, list[tuple[float, float]]], cold: bool) -> dict[str, float]:
+    medians = {
+        contender: statistics.median(pair[0 if cold else 1] for pair in pairs) for contender, pairs in runs.items()
+    }
+    others = {
+        contender: statistics.median(pair[1 if cold else 0] for pair in pairs) for contender, pairs in runs.items()
+    }
     first = next(iter(medians))
     print(f"\n{row.title}\n  {row.work}: {n:,} items, concurrency {row.concurrency:,}")
-    for contender, rates in runs.items():
+    for contender, pairs in runs.items():
         ratio = medians[first] / medians[contender]
         line = f"  {contender:36} {medians[contender]:>12,.0f}/s"
         if contender != first:
@@ -229,7 +236,8 @@ def report(row: Row, n: int, runs: dict[str, list[float]]) -> dict[str, float]:
                 )
         if row.ideal_s:
             line += f"   {medians[contender] * row.ideal_s / row.concurrency:.1%} of the ideal"
-        print(line, "  runs:", " ".join(f"{rate:,.0f}" for rate in rates))
+        line += f"   ({'warm' if cold else 'first time'}: {others[contender]:,.0f})"
+        print(line, "  runs:", " ".join(f"{pair[0 if cold else 1]:,.0f}" for pair in pairs))
     return medians
 
 
@@ -246,12 +254,12 @@ def main() -> None:
     print(f"{options.rounds} rounds, scale {options.scale:g}; a process for every run; round robin; medians")
     everything = {}
     for row in (row for row in ROWS if options.only in row.work):
-        runs: dict[str, list[float]] = {c: [] for c in row.contenders if available(c, p_limit)}
+        runs: dict[str, list[tuple[float, float]]] = {c: [] for c in row.contenders if available(c, p_limit)}
         for _ in range(options.rounds):
             for contender, rates in runs.items():
                 n = row.node_n if contender.startswith("node ") and row.node_n else row.n
-                rates.append(measure(row, contender, max(1, int(n * options.scale)), p_limit, options.cold))
-        everything[row.work] = {"medians": report(row, int(row.n * options.scale), runs), "runs": runs}
+                rates.append(measure(row, contender, max(1, int(n * options.scale)), p_limit))
+        everything[row.work] = {"medians": report(row, int(row.n * options.scale), runs, options.cold), "runs": runs}
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1))
 

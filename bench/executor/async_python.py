@@ -88,13 +88,17 @@ async def tidegate(work: str, n: int, concurrency: int) -> float:
 
 
 async def tidegate_plain(work: str, n: int, _concurrency: int) -> float:
-    """seq and conc without the executor: a plain await, and tidegate's gather."""
+    """seq and conc without the executor's limits: tidegate's gather; for seq of one coroutine, which the driver then steps."""
     gather = tidegate_gather()
     function, order = make(work, gather)
-    began = time.perf_counter()
-    if order == "seq":
+
+    async def in_sequence() -> None:
         for value in range(n):
             await function(value)
+
+    began = time.perf_counter()
+    if order == "seq":
+        await gather(in_sequence())
     else:
         await gather(*[function(value) for value in range(n)])
     return time.perf_counter() - began
