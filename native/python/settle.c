@@ -142,13 +142,20 @@ static void count_error(LaneObject *lane, PyObject *record)
     Py_XDECREF(name);
 }
 
-static void record_failure(RunObject *run, uint64_t position, enum tg_outcome outcome, int reason, unsigned attempts,
-                           uint64_t run_ns)
+static PyObject *take_error(RunObject *run, uint64_t position)
 {
     PyObject *error = run->errors ? run->errors[position] : NULL;
     if (error != NULL) {
         run->errors[position] = NULL;
-    } else {
+    }
+    return error;
+}
+
+/* Steals the reference to `error`, which may be NULL: the item ended without one. */
+static void record_failure(RunObject *run, uint64_t position, enum tg_outcome outcome, int reason, unsigned attempts,
+                           uint64_t run_ns, PyObject *error)
+{
+    if (error == NULL) {
         error = Py_NewRef(Py_None);
     }
     PyObject *history = take_history(run, position);
@@ -208,10 +215,25 @@ fail:
     PyErr_WriteUnraisable((PyObject *)run);
 }
 
-static void settle_one(RunObject *run, const struct tg_item *item)
+/* Whether the item ended without success, and nobody has written it down yet. */
+static int is_failure(const RunObject *run, const struct tg_item *item)
+{
+    switch (item->outcome) {
+    case TG_OUTCOME_SUCCEEDED:
+    case TG_OUTCOME_RETURNED:
+    case TG_OUTCOME_DEFERRED:
+        return 0;
+    default:
+        return run->outcomes[item->position] == 0;
+    }
+}
+
+/* Steals the reference to `error`. */
+static void settle_one(RunObject *run, const struct tg_item *item, PyObject *error)
 {
     uint64_t position = item->position;
     if (run->outcomes[position] != 0) {
+        Py_XDECREF(error);
         return; /* a success that another thread finished: written when it happened */
     }
     switch (item->outcome) {
@@ -230,7 +252,7 @@ static void settle_one(RunObject *run, const struct tg_item *item)
     default:
         break;
     }
-    record_failure(run, position, item->outcome, item->reason, item->attempts, item->running_ns);
+    record_failure(run, position, item->outcome, item->reason, item->attempts, item->running_ns, error);
     if (run->detail != NULL) {
         run->detail[position] = (struct tg_detail){
             .run_ns = item->running_ns,
@@ -243,8 +265,15 @@ static void settle_one(RunObject *run, const struct tg_item *item)
 
 void tg_settle_decided(CoreObject *core, struct tg_item **items, size_t n)
 {
+    /* All errors are taken before any Python runs. Describing the first failure may hand the GIL to the thread that ran a
+     * later one; that thread takes an item without an outcome for one to be retried, and would drop its error. */
+    PyObject *errors[TG_RUN_MAX];
     for (size_t i = 0; i < n; i++) {
-        settle_one(tg_group_payload(items[i]->group), items[i]);
+        RunObject *run = tg_group_payload(items[i]->group);
+        errors[i] = is_failure(run, items[i]) ? take_error(run, items[i]->position) : NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
+        settle_one(tg_group_payload(items[i]->group), items[i], errors[i]);
     }
     if (n != 0) {
         tg_core_settle(core->core, items, n, 0);
@@ -258,7 +287,7 @@ int tg_run_settle_early(RunObject *run, Py_ssize_t position, enum tg_outcome out
         return -1;
     }
     unsigned attempts = run->prior ? (unsigned char)PyBytes_AS_STRING(run->prior)[position] : 0;
-    record_failure(run, (uint64_t)position, outcome, TG_REASON_FINAL, attempts, 0);
+    record_failure(run, (uint64_t)position, outcome, TG_REASON_FINAL, attempts, 0, take_error(run, (uint64_t)position));
     note_settled(run, (uint64_t)position, outcome);
     run->early[outcome]++;
     return 0;
