@@ -34,6 +34,9 @@ static struct begun begin(PumpObject *self, RunObject *run, struct tg_item *item
     if (item->attempts == 1 && run->prior != NULL) {
         item->attempts += (unsigned char)PyBytes_AS_STRING(run->prior)[item->position];
     }
+    if (run->errors != NULL) {
+        Py_CLEAR(run->errors[item->position]); /* of an earlier attempt */
+    }
     struct tg_flight *flight = tg_flight_spare(self);
     if (flight == NULL || tg_ambient_ready(core->state, &self->ambient, run, 0) < 0) {
         begun.out = tg_take_exception();
@@ -134,7 +137,9 @@ void tg_pump_flush(PumpObject *self)
         self->n_ended = 0;
         tg_settle_decided(self->core, decided, n_decided);
         for (size_t i = 0; i < n; i++) {
-            tg_run_forget_error(ended[i].run, ended[i].position, ended[i].error);
+            if (status == TG_OK && decisions[i] == TG_DECISION_RETRY) {
+                tg_run_forget_error(ended[i].run, ended[i].position, ended[i].error);
+            }
             Py_DECREF(ended[i].run);
         }
     }
@@ -250,10 +255,13 @@ static int start_run(PumpObject *self, struct tg_run *claimed)
             now = tg_run_now(claimed);
         }
     }
+    int cut_short = (uint32_t)(atomic_load(&claimed->cursor) >> 32) < claimed->claimed; /* see tg_sync_serve() */
     tg_core_finish(self->core->core, claimed, now, decided, TG_RUN_MAX, &n_decided);
     tg_settle_decided(self->core, decided, n_decided);
     for (size_t i = 0; i < n_failed; i++) {
-        tg_run_forget_error(failed[i].run, failed[i].position, failed[i].error);
+        if (!cut_short) {
+            tg_run_forget_error(failed[i].run, failed[i].position, failed[i].error);
+        }
         Py_DECREF(failed[i].run);
     }
     return suspended;

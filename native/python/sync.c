@@ -121,6 +121,9 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
             run = tg_group_payload(group);
         }
         uint64_t position = item->position;
+        if (run->errors != NULL) {
+            Py_CLEAR(run->errors[position]); /* of an earlier attempt */
+        }
         if (item->attempts == 1 && run->prior != NULL) {
             item->attempts += (unsigned char)PyBytes_AS_STRING(run->prior)[position];
         }
@@ -164,10 +167,12 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
     return now;
 }
 
-static void forget_retried(struct slice *slice)
+static void forget_retried(struct slice *slice, int uncertain)
 {
     for (size_t i = 0; i < slice->n_failed; i++) {
-        tg_run_forget_error(slice->failed[i].run, slice->failed[i].position, slice->failed[i].error);
+        if (!uncertain) {
+            tg_run_forget_error(slice->failed[i].run, slice->failed[i].position, slice->failed[i].error);
+        }
         Py_DECREF(slice->failed[i].run);
     }
     slice->n_failed = 0;
@@ -197,6 +202,9 @@ void tg_sync_serve(CoreObject *self, struct tg_worker *worker, struct tg_run *cl
         int stop = atomic_load_explicit(&self->stopping, memory_order_relaxed) ||
                    (until != NULL && (until->remaining == 0 || now >= deadline_ns));
         struct tg_run *finished = run;
+        /* A run that was cut short may have been finished in part by another thread, which may not have written down yet
+         * what it decided: those errors are left alone, and dropped when their item starts again. */
+        int cut_short = (uint32_t)(atomic_load(&finished->cursor) >> 32) < finished->claimed;
         run = NULL;
         if (stop) {
             tg_core_finish(self->core, finished, now, decided, TG_RUN_MAX, &n_decided);
@@ -205,7 +213,7 @@ void tg_sync_serve(CoreObject *self, struct tg_worker *worker, struct tg_run *cl
                                  &run, due_ns);
         }
         tg_settle_decided(self, decided, n_decided);
-        forget_retried(slice);
+        forget_retried(slice, cut_short);
         if (tg_core_has_settled(self->core) || tg_core_has_done(self->core)) {
             tg_settle_pending(self);
         }

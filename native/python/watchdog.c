@@ -7,7 +7,6 @@
  * raises the timeout inside the item. See sync.c for why an interrupt cannot hit the wrong item. */
 #include "state.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,8 +18,8 @@
 #define SHORTEST_LOOK_NS 1000000u
 #define LONGEST_LOOK_NS 1000000000u
 
-/* What faulthandler uses; exported by CPython without a header. Absent: no stacks. */
-typedef const char *(*dump_threads)(int fd, PyInterpreterState *interpreter, PyThreadState *current);
+/* The signal that writes the stacks of all threads: host.py registers faulthandler for it. */
+#define DUMP_SIGNAL (SIGRTMIN + 7)
 
 static void write_text(const char *text)
 {
@@ -41,10 +40,13 @@ static _Noreturn void end_process(const char *what, uint64_t ran_ns)
     snprintf(line, sizeof line, "tidegate: %s has run for %.3f s, past its hard timeout: ending the process (exit %d)\n",
              what, (double)ran_ns / 1e9, HARD_EXIT_CODE);
     write_text(line);
-    dump_threads dump;
-    *(void **)&dump = dlsym(RTLD_DEFAULT, "_Py_DumpTracebackThreads");
-    if (dump != NULL) {
-        dump(2, NULL, NULL);
+    struct sigaction action;
+    if (sigaction(DUMP_SIGNAL, NULL, &action) == 0 && action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, DUMP_SIGNAL);
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+        pthread_kill(pthread_self(), DUMP_SIGNAL); /* runs here and now: faulthandler needs no GIL */
     }
     _exit(HARD_EXIT_CODE);
 }

@@ -451,3 +451,18 @@ def test_closing_cancels_what_waits() -> None:
     assert host.close()
 
     assert run.take().outcomes == {Outcome.CANCELLED: 2}
+
+
+def test_failures_before_a_blocking_item_keep_their_error(host: Host) -> None:
+    """Another thread finishes the items before one that blocks; what they raised is not lost on the way."""
+
+    def work(value: int) -> None:
+        if value % 40 < 39:
+            raise ValueError(value)
+        time.sleep(0.002)
+
+    lane = host.lane("t", work, TaskPolicy(concurrency=4, retry=Retry(attempts=2, base=0)))
+    for _ in range(10):
+        run = lane.start(list(range(200)))
+        assert run.wait(PATIENCE_S)
+        assert {failure.error_type for failure in run.take().failures} == {"ValueError"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import linecache
 import re
@@ -152,13 +153,11 @@ def capture(  # noqa: PLR0917 - called from C, by position
     outcome = OUTCOMES.get(outcome_code, Outcome.FAILED)
     earlier = tuple(history[: max(0, attempts - 1)]) if history else ()
     if error is None:
-        kind, message = _WITHOUT_ERROR.get(outcome, ("Unknown", "no error was recorded"))
+        kind, message, cause = _without_error(outcome)
         if history:  # it had attempts, and was given up while it waited for the next
-            kind, message = f"{kind}", f"{message}; last {history[-1]}"
+            message = f"{message}; last {history[-1]}"
             earlier = tuple(history)
-        return ItemFailure(
-            position, outcome, kind, message, _tail(origin), fingerprint(kind, (), message), attempts, run_ns, earlier
-        )
+        return ItemFailure(position, outcome, kind, message, _tail(origin), cause, attempts, run_ns, earlier)
     kind = type_name(error)
     message = message_of(error)
     if outcome is Outcome.TIMED_OUT and not message:
@@ -169,6 +168,13 @@ def capture(  # noqa: PLR0917 - called from C, by position
     return ItemFailure(
         position, outcome, kind, message, text, fingerprint(kind, _sites(frames), message), attempts, run_ns, earlier
     )
+
+
+@functools.cache
+def _without_error(outcome: Outcome) -> tuple[str, str, str]:
+    """Type, message and fingerprint of an end without an exception; a run of a million items may be cancelled at once."""
+    kind, message = _WITHOUT_ERROR.get(outcome, ("Unknown", "no error was recorded"))
+    return kind, message, fingerprint(kind, (), message)
 
 
 def fingerprint(kind: str, sites: tuple[str, ...], message: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
+import signal
 import threading
 import time
 import weakref
@@ -225,6 +227,9 @@ class Host:
         ``max_wait_s``: see ``TaskPolicy.max_wait``; 0 keeps every wait in memory.
         """
         kind = kind_of(function) if kind is None else kind
+        if policy.hard_timeout is not None:
+            # The watchdog raises this signal before it ends the process: watchdog.c.
+            faulthandler.register(signal.SIGRTMIN + 7, file=2, all_threads=True)
         if kind == _native.KIND_COROUTINE:
             self._ensure_loop()
         all_limits = (*limits, *rate_limit(self._core, name, policy))
