@@ -23,8 +23,8 @@ def build(settings: Settings, broker_url: str) -> Celery:
     """A Celery app that knows one task, the ticket. It is not made current, and touches no logging and no signals.
 
     >>> app = build(Settings(), "redis://localhost:6379/0")
-    >>> "tidegate.ticket" in app.tasks, app.conf.accept_content, app.conf.worker_prefetch_multiplier
-    (True, ['json'], 1)
+    >>> "tidegate.ticket" in app.tasks, app.conf.accept_content
+    (True, ['json'])
     """
     app = Celery("tidegate", broker=kombu_url(broker_url), set_as_current=False, fixups=[])
     setattr(app, _OWN, True)
@@ -52,7 +52,7 @@ def register_ticket_task(app: Celery) -> None:
         try:
             job_id, number = parse_ticket(arguments)
         except BadTicket as error:
-            transport.refuse(str(error), repr(arguments)[:512].encode())
+            transport.refusals.note(str(error), repr(arguments)[:512].encode())
             return
         if handler is None:
             log.error("ticket ignored: this process was not started by `tidegate worker` job=%s", job_id)
