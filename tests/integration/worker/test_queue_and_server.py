@@ -15,6 +15,8 @@ import pytest
 from conftest import Site, wait_until
 from tidegate.embedded import EmbeddedServer
 from tidegate.model.job import new_job_id
+from tidegate.telemetry.quarantine import Quarantine
+from tidegate.telemetry.stream import TelemetryReader
 from tidegate.worker.tickets import TICKET_TASK
 
 QUEUE = "tidegate"
@@ -87,9 +89,14 @@ def test_hostile_messages_are_refused_and_no_process_is_replaced(site: Site) -> 
     assert site.testimony(job).executed_again == 0
     wait_until(lambda: tree.log.count("message refused") == len(hostile), "every hostile message was refused")
     wait_until(lambda: client.llen(QUEUE) == 0, "the queue is empty")
+    kept = Quarantine(client).newest(100)
+    assert len(kept) == len(hostile)
+    assert all(refusal.reason for refusal in kept)
     assert tree.log.count(" ready worker=") == 2
     assert "replaced" not in tree.log
     assert tree.stop() == 0
+    records = TelemetryReader(client).read(count=10_000)[0]
+    assert sum(record.refused for _, record in records) == len(hostile)
 
 
 def test_lost_tickets_are_replaced_and_repeated_ones_change_nothing(site: Site) -> None:

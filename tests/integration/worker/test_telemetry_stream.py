@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.embedded import EmbeddedServer
 from tidegate.ledger import keys
+from tidegate.telemetry.quarantine import QUARANTINE, Quarantine
 from tidegate.telemetry.record import LaneDelta, TelemetryRecord
 from tidegate.telemetry.stream import MAX_RECORD_BYTES, STREAM, TelemetryReader, TelemetryWriter
 
@@ -54,3 +55,17 @@ def test_writers_trim_the_stream_and_it_has_a_time_to_live(valkey: EmbeddedServe
 
 def test_its_key_is_the_one_in_the_ledgers_table() -> None:
     assert STREAM == keys.TELEMETRY
+    assert QUARANTINE == keys.QUARANTINE
+
+
+def test_the_quarantine_is_bounded_in_entries_and_in_bytes(valkey: EmbeddedServer, ledger_url: str) -> None:
+    client = valkey.client()
+    quarantine = Quarantine(client)
+    for number in range(1300):
+        quarantine.note("w", f"reason {number} " + "x" * 5000, b"y" * 5000)
+    assert client.xlen(QUARANTINE) < 1200
+    [newest] = quarantine.newest(1)
+    assert newest.reason.startswith("reason 1299 ")
+    assert (len(newest.reason), len(newest.sample)) == (500, 512)
+    assert client.ttl(QUARANTINE) > 0
+    client.close()

@@ -33,6 +33,7 @@ job was last touched, and for the job's ``ttl_s`` after it ended.
     tg:{@}:incarnation string   random, written once: a server that lost everything has another one
     tg:{@}:synced      string   what ``sync`` writes to see it reach the disk
     tg:{@}:telemetry   stream   telemetry records, trimmed by its writers
+    tg:{@}:quarantine  stream   messages that workers refused, with the reason, trimmed by its writers
     tg:{@}:collector   hash     the collector's checkpoint (checkpoint.py)
     tg:{limit:NAME}…           limits: see tidegate/limits/keys.py; they live for an hour after their last use
 """
@@ -74,6 +75,7 @@ FACTS = b"tg:{@}:facts"
 INCARNATION = b"tg:{@}:incarnation"
 SYNCED = b"tg:{@}:synced"
 TELEMETRY = b"tg:{@}:telemetry"
+QUARANTINE = b"tg:{@}:quarantine"
 COLLECTOR = b"tg:{@}:collector"
 
 #: How long the keys of a job that has not ended live after it was last touched.

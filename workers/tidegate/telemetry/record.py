@@ -35,8 +35,9 @@ class TelemetryRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     """``worker`` is unique per process start; ``sequence`` counts its records from 1, so that each is added once.
 
     ``interval_ns``: time that the deltas cover. ``idle_ns``: part of it in which slots had nothing claimed, summed over
-    slots. ``commits``, ``claims``, ``redis_ns``: calls to the ledger and time in them. Memory in bytes; ``memory_limit``
-    is the limit that applies to this process; ``pressure_soft``/``pressure_hard`` count how often the marks were crossed.
+    slots. ``commits``, ``claims``, ``redis_ns``: calls to the ledger and time in them. ``refused``: messages in its queues
+    that were no tickets. Memory in bytes; ``memory_limit`` is the limit that applies to this process;
+    ``pressure_soft``/``pressure_hard`` count how often the marks were crossed.
     """
 
     version: int = RECORD_VERSION
@@ -53,6 +54,7 @@ class TelemetryRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     empty_claims: int = 0
     commits: int = 0
     stale_commits: int = 0
+    refused: int = 0
     redis_ns: int = 0
     cpu_ns: int = 0
     memory_bytes: int = 0

@@ -17,8 +17,9 @@ from tidegate.ledger.connection import connect
 from tidegate.ledger.port import Ledger
 from tidegate.limits import LimitAgent
 from tidegate.settings import Settings
+from tidegate.telemetry.quarantine import Quarantine
 from tidegate.telemetry.stream import TelemetryWriter
-from tidegate.worker import celery_app
+from tidegate.worker import celery_app, transport
 from tidegate.worker.batch import Bench, TicketRunner
 from tidegate.worker.commits import Committer
 from tidegate.worker.consumer import TicketConsumer
@@ -96,6 +97,7 @@ class Assembly:
             lanes=self.lanes.made(),
             memory=self.memory,
             snapshot=self.host.snapshot,
+            refused=lambda: transport.refusals.count,
         )
         self.sweeper = Sweeper(
             ledger=self.ledger,
@@ -106,6 +108,8 @@ class Assembly:
             facts=self.facts,
             patience=self.patience,
         )
+        quarantine = Quarantine(self._side_client)
+        transport.refusals.keep = lambda reason, sample: quarantine.note(self.worker, reason, sample)
         celery_app.prepare_worker(app.celery, self.queues, self.runner.serve)
         self.consumer = TicketConsumer(app.celery, f"{self.name}@{socket.gethostname()}", settings.slots, self._ready)
         self.watchdog = Watchdog(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidegate.clock import SystemClock
-from tidegate.errors import JobNotFound, LedgerError, LedgerLost, PayloadError
+from tidegate.errors import JobNotFound, LedgerError, LedgerLost, PayloadError, TidegateError
 from tidegate.ledger.port import Committed, Lease, Ledger, Nothing, Refused, Settlement
 from tidegate.model.wire import decode_items
 from tidegate.worker.commits import Committer
@@ -131,7 +131,7 @@ class TicketRunner:
 
     def _batch(self, visit: Visit, lease: Lease) -> Lease | Nothing | None:
         """Settle one batch; what the next claim gave, ``None`` when the slice is over."""
-        lane = self._bench.lanes.get(lease.task)
+        lane, problem = self._lane(lease.task)
         work = BatchWork(
             lease,
             visit.slot,
@@ -143,7 +143,7 @@ class TicketRunner:
         self._bench.keeper.hold(work)
         try:
             if lane is None:
-                return self._park(visit, work, self._unregistered(lease.task))
+                return self._park(visit, work, problem)
             try:
                 shape, items = decode_items(lease.payload)
             except PayloadError as error:
@@ -265,6 +265,14 @@ class TicketRunner:
         settlement = Settlement(settled=0, hand_back=True, attempts=lease.attempts, crashes=lease.crashes)
         self._bench.committer.send(work, settlement)
         self._bench.keeper.drop(work)
+
+    def _lane(self, task: str) -> tuple[WorkLane | None, str]:
+        """The task's lane, or why it has none."""
+        try:
+            lane = self._bench.lanes.get(task)
+        except TidegateError as error:  # its policy cannot be met here, for example a limit of a kind that is not known
+            return None, f"task {task!r} cannot be run by this worker: {error}"
+        return lane, "" if lane is not None else self._unregistered(task)
 
     def _unregistered(self, task: str) -> str:
         known = ", ".join(sorted(self._bench.lanes)) or "none"

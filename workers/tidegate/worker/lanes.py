@@ -49,7 +49,7 @@ class Lanes(Mapping[str, WorkLane]):
                 task = self._tasks[name]
                 limits = [self._limit(limit) for limit in task.policy.limits]
                 lane = self._host.lane(name, task.function, task.policy, limits=limits)
-                self._lanes[name] = WorkLane(name, lane, task.policy)
+                self._lanes[name] = WorkLane(name, lane, task.policy, limits)
             return self._lanes[name]
 
     def _limit(self, limit: Limit) -> HostLimit:

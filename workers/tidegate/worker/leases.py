@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 
+from tidegate.errors import LedgerLost
 from tidegate.ledger.port import Ledger
 from tidegate.worker.held import HeldFile
 from tidegate.worker.patience import PASSING, Patience
@@ -98,6 +99,9 @@ class LeaseKeeper:
         except PASSING as error:
             self._patience.missed(error)
             return
+        except LedgerLost as error:
+            log.error("the ledger lost its data, all leases with it reason=%s", error)
+            kept = [False] * len(works)
         self._patience.heard()
         for work, answer in zip(works, kept, strict=True):
             if answer is False:

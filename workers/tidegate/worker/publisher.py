@@ -41,6 +41,7 @@ class TelemetryPublisher:
         lanes: Mapping[str, WorkLane],
         memory: MemoryGuard,
         snapshot: Callable[[], list[LaneDelta]],
+        refused: Callable[[], int] = lambda: 0,
         clock: Clock | None = None,
     ) -> None:
         self._writer = writer
@@ -50,6 +51,8 @@ class TelemetryPublisher:
         self._lanes = lanes
         self._memory = memory
         self._snapshot = snapshot
+        self._refused = refused
+        self._last_refused = 0
         self._clock = clock or SystemClock()
         self._host = socket.gethostname()
         self._sequence = 0
@@ -82,6 +85,7 @@ class TelemetryPublisher:
         count = len(self._slots.all)
         busy = min(max(0, totals.busy_ns - last.busy_ns), interval * count)
         self._sequence += 1
+        refused = self._refused()
         record = TelemetryRecord(
             worker=self._worker,
             sequence=self._sequence,
@@ -96,6 +100,7 @@ class TelemetryPublisher:
             empty_claims=totals.empty_claims - last.empty_claims,
             commits=totals.commits - last.commits,
             stale_commits=totals.stale_commits - last.stale_commits,
+            refused=refused - self._last_refused,
             redis_ns=totals.redis_ns - last.redis_ns,
             cpu_ns=cpu_ns - self._last_cpu_ns,
             memory_bytes=self._memory.bytes,
@@ -107,6 +112,7 @@ class TelemetryPublisher:
             stopping=stopping,
             lanes=self._lane_deltas(),
         )
+        self._last_refused = refused
         self._remember(now_ns, cpu_ns, totals)
         return record
 
@@ -118,8 +124,11 @@ class TelemetryPublisher:
         deltas = []
         for delta in self._snapshot():
             lane = self._lanes.get(delta.task)
-            errors, crashed = lane.taken() if lane else ({}, 0)
-            if errors or crashed:
-                delta = msgspec.structs.replace(delta, errors=errors, crashed=delta.crashed + crashed)  # noqa: PLW2901
-            deltas.append(delta)
+            if lane is None:
+                deltas.append(delta)
+                continue
+            errors, crashed = lane.taken()
+            deltas.append(
+                msgspec.structs.replace(delta, errors=errors, crashed=delta.crashed + crashed, limits=lane.demand())
+            )
         return tuple(deltas)

@@ -19,18 +19,27 @@ from tidegate.worker.tickets import BadTicket, canonical_message
 
 log = logging.getLogger(__name__)
 
-#: Called with the reason and the first bytes of each refused message; set by the worker process.
-on_refused: Callable[[str, bytes], None] | None = None
+
+class Refusals:
+    """Counts what is refused in this process, and hands it to ``keep(reason, sample)``, which the worker process sets."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.keep: Callable[[str, bytes], None] | None = None
+
+    def note(self, reason: str, sample: bytes) -> None:
+        """A message is not a ticket. Never raises."""
+        self.count += 1
+        log.warning("message refused reason=%r", reason)
+        if self.keep is not None:
+            try:
+                self.keep(reason, sample[:512])
+            except Exception as error:  # noqa: BLE001 - whatever is wrong, tickets have to be read on
+                log.warning("the refused message was not kept reason=%s", error)
 
 
-def refuse(reason: str, sample: bytes) -> None:
-    """Note a message that is not a ticket; never raises."""
-    log.warning("message refused reason=%r", reason)
-    if on_refused is not None:
-        try:
-            on_refused(reason, sample[:512])
-        except Exception:
-            log.exception("a refused message could not be noted")
+#: One for the process: kombu makes channels by itself, and knows nothing of ours.
+refusals = Refusals()
 
 
 class _TicketChannel:
@@ -67,7 +76,7 @@ def _ticket_in(item: bytes, queue: str) -> dict[str, Any]:
     try:
         return canonical_message(item, queue)
     except BadTicket as error:
-        refuse(str(error), item)
+        refusals.note(str(error), item)
         raise Empty from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from tidegate.worker import bits
 from tidegate.worker.slots import Slot
 
 if TYPE_CHECKING:
-    from tidegate.executor.host import Lane, Run
+    from tidegate.executor.host import HostLimit, Lane, Run
 
 #: Kinds of errors that are told apart in one report of a process; what comes after is counted together.
 MAX_ERROR_TYPES = 64
@@ -29,6 +30,7 @@ class WorkLane:
     name: str
     lane: Lane
     policy: TaskPolicy
+    limits: Sequence[HostLimit] = ()
     errors: Counter[str] = field(default_factory=Counter)
     crashed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -38,6 +40,11 @@ class WorkLane:
         with self.lock:
             self.crashed += crashed
             add_bounded(self.errors, errors)
+
+    def demand(self) -> dict[str, int]:
+        """Items that wait for each cluster-wide limit of the task now."""
+        waiting = {limit.name: limit.demand() for limit in self.limits}
+        return {name: items for name, items in waiting.items() if items}
 
     def taken(self) -> tuple[dict[str, int], int]:
         """What was counted since the last call."""
