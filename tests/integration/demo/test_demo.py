@@ -90,20 +90,20 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
         one.end()
 
 
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, dict[str, Any]]]:
-    """One whole run, looked at by several tests."""
-    demo = Demo(tmp_path_factory.mktemp("demo"), "--json")
-    try:
-        code = demo.process.wait(240)
-        assert code == 0, demo.said()
-        yield demo, json.loads(demo.output.read_text())
-    finally:
-        demo.end()
+def test_the_whole_demo(demo: Any) -> None:
+    """One run, looked at from all sides: it is too long to be repeated for each of them."""
+    one = demo("--json")
+    code = one.process.wait(280)
+    assert code == 0, one.said()
+    document = json.loads(one.output.read_text())
+    every_file_is_parsed_or_told_as_broken_without_a_retry(document)
+    every_page_is_fetched_and_the_limit_is_honoured(document)
+    the_page_stands_alone_and_has_both_reports(one, document)
+    progress_and_the_dashboards_address_are_told_while_it_runs(one)
+    nothing_is_left_behind(one)
 
 
-def test_every_file_is_parsed_or_told_as_broken_without_a_retry(shown: Any) -> None:
-    _, document = shown
+def every_file_is_parsed_or_told_as_broken_without_a_retry(document: dict[str, Any]) -> None:
     report, found = document["reports"]["sources"], document["sources"]
     assert report["job"]["state"] == "done"
     assert found["files"] + len(found["broken"]) == report["items"]["total"]
@@ -114,8 +114,7 @@ def test_every_file_is_parsed_or_told_as_broken_without_a_retry(shown: Any) -> N
     assert all(Path(broken["file"]).is_file() and "line" in broken["error"] for broken in found["broken"])
 
 
-def test_every_page_is_fetched_and_the_limit_is_honoured(shown: Any) -> None:
-    _, document = shown
+def every_page_is_fetched_and_the_limit_is_honoured(document: dict[str, Any]) -> None:
     items = document["reports"]["crawl"]["items"]
     assert items["total"] == items["succeeded"] == 2000
     by_status = document["server"]["by_status"]
@@ -124,8 +123,7 @@ def test_every_page_is_fetched_and_the_limit_is_honoured(shown: Any) -> None:
     assert by_status.get("429", 0) <= 20  # a handful: of more than 2,000 requests
 
 
-def test_the_page_stands_alone_and_has_both_reports(shown: Any) -> None:
-    demo, document = shown
+def the_page_stands_alone_and_has_both_reports(demo: Demo, document: dict[str, Any]) -> None:
     page = Path(document["page"])
     assert page == demo.folder / "tidegate-report.html"
     text = page.read_text()
@@ -134,15 +132,13 @@ def test_the_page_stands_alone_and_has_both_reports(shown: Any) -> None:
     assert 'src="http' not in text
 
 
-def test_progress_and_the_dashboards_address_are_told_while_it_runs(shown: Any) -> None:
-    demo, _ = shown
+def progress_and_the_dashboards_address_are_told_while_it_runs(demo: Demo) -> None:
     notes = demo.notes.read_text()
     assert "dashboard http://127.0.0.1:" in notes
     assert "2000/2000" in notes
 
 
-def test_nothing_is_left_behind(shown: Any) -> None:
-    demo, _ = shown
+def nothing_is_left_behind(demo: Demo) -> None:
     assert demo.family() == []
     assert list(demo.temporary.iterdir()) == []
     assert sorted(path.name for path in demo.folder.iterdir()) == ["stderr", "stdout", "tidegate-report.html", "tmp"]
