@@ -89,7 +89,7 @@ def lease(b):
     return Lease(job_id="j", batch=b, token=Token(b, "n"), claimer="w", items=10, first_index=10 * b, payload=b"", task="t")
 leases = [lease(0), lease(1)]
 for slot, lease in enumerate(leases):
-    held.write(slot, lease_tag(lease), lease, hard_timeout_s=0.01 if slot else 0.0)
+    held.write(slot, lease_tag(lease), lease, hard_timeout_s=1e-9 if slot else 0.0)
 running = threading.Event()
 def item(number):
     if number == 13:
