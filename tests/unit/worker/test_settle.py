@@ -206,7 +206,8 @@ def test_items_that_crashed_too_often_become_dead_letters_without_being_run() ->
     assert work.crashed_out == [1], "5 was settled before, 3 has a chance left"
     assert work.phases() == [bits.of([1, 3, 5], 6), bits.of([0, 1, 2, 4, 5], 6)], "the suspect runs last and alone"
     work.skip = work.phases()[0]
-    [done] = _packer().pack(work, _settled({0: 0, 2: 2, 4: 4}))
+    packer = _packer()
+    [done] = packer.pack(work, _settled({0: 0, 2: 2, 4: 4}))
     _, letters = _check([done], work)
     assert done.bits == bits.of([0, 1, 2, 4], 6)
     assert letters[FIRST + 1].outcome is Outcome.CRASHED
@@ -214,6 +215,8 @@ def test_items_that_crashed_too_often_become_dead_letters_without_being_run() ->
     assert letters[FIRST + 1].fingerprint == crash_fingerprint("t")
     assert decode_argument(letters[FIRST + 1].arguments) == "item 1"
     assert work.lane.taken() == ({"ProcessCrashed": 1}, 1)
+    [later] = packer.pack(work, _settled({3: 3}, whole=False, items=6))
+    assert (later.settled, later.bits) == (1, bits.of([3], 6)), "it is given up once"
 
 
 def test_a_batch_of_which_only_crashed_items_are_left_still_has_a_run_to_settle_it() -> None:
