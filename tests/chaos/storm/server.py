@@ -26,7 +26,7 @@ def server_killed(scale: Scale) -> Row:
         with WorkerTree(stage.url, stage.folder, stage.witness, processes=2, settings={"lease_s": 3}) as tree:
             tree.wait_up()
             job = stage.submit("chaos.note", (3.0 for _ in range(items)), batch_size=100, patience_s=600)
-            stage.gate.ledger().sync()
+            stage.gate.ledger().sync(job.id, timeout_s=30)
             for _ in range(kills):
                 time.sleep(1.0)
                 if job.progress().ended:
@@ -53,12 +53,15 @@ def server_killed(scale: Scale) -> Row:
 
 def server_full(scale: Scale) -> Row:
     """``maxmemory`` below what is used: new work is refused with ``LedgerFull``, accepted work drains."""
-    items, hold_s = scale.items(50_000, 4_000), scale.faults(30, 3)
+    items, hold_s = scale.items(200_000, 20_000), scale.faults(30, 2)
     refused = 0
     with scene(scale.folder / "server-full") as stage, stage.server.client() as client:
-        job = stage.submit("chaos.note", (2.0 for _ in range(items)), batch_size=50, patience_s=600)
-        client.config_set("maxmemory", "1mb")
-        with WorkerTree(stage.url, stage.folder, stage.witness, processes=2):
+        with WorkerTree(stage.url, stage.folder, stage.witness, processes=2) as tree:
+            tree.wait_up()
+            job = stage.submit("chaos.note", (5.0 for _ in range(items)), batch_size=50, patience_s=600)
+            until(lambda: job.progress().done, "work began")
+            client.config_set("maxmemory", "1mb")
+            before = job.progress().done
             until_s = time.monotonic() + hold_s
             while time.monotonic() < until_s:
                 try:
@@ -66,7 +69,7 @@ def server_full(scale: Scale) -> Row:
                 except LedgerFull:
                     refused += 1
                 time.sleep(0.05)
-            committed_while_full = job.progress().done
+            committed_while_full = job.progress().done - before
             client.config_set("maxmemory", "0")
             stage.settle(job, patience_s=900)
             verdict = stage.check(job, items)

@@ -22,7 +22,7 @@ def zombies(scale: Scale) -> Row:
         settings = {"lease_s": lease_s, "slots": 2, "sweep_s": 0.3}
         with WorkerTree(stage.url, stage.folder, stage.witness, processes=2, settings=settings) as tree:
             tree.wait_up()
-            items = scale.items(300_000, 12_000)
+            items = scale.items(600_000, 30_000)
             job = stage.submit("chaos.note", (8.0 for _ in range(items)), batch_size=BATCH, patience_s=600)
             stopped = 0
             while stopped < paused and not job.progress().ended:
@@ -51,7 +51,7 @@ def zombies(scale: Scale) -> Row:
 
 def rolling_restarts(scale: Scale) -> Row:
     """SIGTERM to one worker after the other while the load goes on: nothing runs twice, every exit code is 0."""
-    items, restarts = scale.items(400_000, 8_000), scale.faults(20, 3)
+    items, restarts = scale.items(400_000, 20_000), scale.faults(20, 3)
     codes: list[int] = []
     with scene(scale.folder / "rolling") as stage:
         trees = [WorkerTree(stage.url, stage.folder, stage.witness, processes=1).start() for _ in range(2)]

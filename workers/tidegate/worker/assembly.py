@@ -176,12 +176,12 @@ class Assembly:
             except LedgerError as error:
                 log.debug("not deregistered reason=%s", error)
 
-    def send_tickets(self, queue: str, job_id: str, numbers: tuple[int, ...]) -> None:
-        """Put tickets into a queue, one that this process reads or any other."""
+    def send_tickets(self, queue: str, job_id: str, numbers: tuple[int, ...]) -> int:
+        """Put tickets into a queue, one that this process reads or any other; how many went out."""
         sender = self._senders.get(queue)
         if sender is None:
             sender = self._senders[queue] = TicketSender(self._app.celery, queue)
-        sender.send(job_id, numbers)
+        return sender.send(job_id, numbers)
 
     def facts(self) -> Facts:
         """What the ledger's registry shows of this process."""

@@ -59,7 +59,7 @@ class Bench:
     gate: Gate
     slice_s: float
     lease_s: float
-    send_tickets: Callable[[str, str, tuple[int, ...]], None]
+    send_tickets: Callable[[str, str, tuple[int, ...]], int]
     begin: Callable[[BatchWork, list[object], int], Run]
 
 
@@ -84,8 +84,9 @@ class TicketRunner:
         slot = bench.slots.take()
         try:
             visit = Visit(job_id, ticket, queue, slot, time.monotonic_ns() + self._slice_ns)
-            if self._visit(visit):
-                self.put_back(job_id, ticket, queue)
+            while self._visit(visit) and not self.put_back(job_id, ticket, queue):
+                # The broker takes no messages, as a full server does. The ticket stays here, so that accepted work drains.
+                visit.until_ns = time.monotonic_ns() + self._slice_ns
         except PASSING as error:
             # Given up while stopping. Leases run out, and the sweeper replaces the ticket.
             log.warning("ticket dropped job=%s reason=%s", job_id, error)
@@ -281,14 +282,15 @@ class TicketRunner:
             "import the module that defines it in the worker's app, restart the workers, then resume the job"
         )
 
-    def put_back(self, job_id: str, ticket: int, queue: str) -> None:
-        """Send a ticket on, if it is still current; a ledger that does not answer has lost it."""
+    def put_back(self, job_id: str, ticket: int, queue: str) -> bool:
+        """Send a ticket on, if it is still current. False: the broker did not take it, and this process may work on."""
         bench = self._bench
         try:
             if bench.ledger.touch_ticket(job_id, ticket):
-                bench.send_tickets(queue, job_id, (ticket,))
+                return bool(bench.send_tickets(queue, job_id, (ticket,))) or not bench.gate.is_open
         except LedgerError as error:
             log.debug("ticket not put back job=%s reason=%s", job_id, error)
+        return True
 
 
 def _no_lane(task: str) -> WorkLane:

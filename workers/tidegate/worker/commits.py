@@ -36,7 +36,7 @@ class Committer:
         patience: Patience,
         gate: Gate,
         lease_ms: int,
-        send_tickets: Callable[[str, str, tuple[int, ...]], None],
+        send_tickets: Callable[[str, str, tuple[int, ...]], object],
         asking: Callable[[int, str], None],
     ) -> None:
         self._ledger = ledger

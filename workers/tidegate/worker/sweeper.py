@@ -27,7 +27,7 @@ class Sweeper:
         worker: str,
         slots: int,
         sweep_s: float,
-        send_tickets: Callable[[str, str, tuple[int, ...]], None],
+        send_tickets: Callable[[str, str, tuple[int, ...]], object],
         facts: Callable[[], Facts],
         patience: Patience | None = None,
         jobs_limit: int = 1000,
