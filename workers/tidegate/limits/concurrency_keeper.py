@@ -20,6 +20,10 @@ class ConcurrencyKeeper(Keeper):
     ``capacity`` goes down here first and at the server after, up at the server first and here after, so a lost answer
     only ever leaves permits unused. ``lease_ms`` counts from before the request was sent: by our clock the permits end
     before they end by the server's. Half of it is kept in reserve for a request that hangs.
+
+    What this cannot do: take back items that run. A process that is cut off from the server for longer than a lease starts
+    nothing more, but what it runs then goes on beside what others start; its timeouts bound for how long. The same holds
+    for a process that was stopped (SIGSTOP, a paused virtual machine) and goes on after its lease.
     """
 
     def __init__(self, limit: Limit, host: SuppliedLimit, holder: str, store: LimitStore, *, lease_ms: int) -> None:
