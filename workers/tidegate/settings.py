@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     partial_commit_s: Seconds = Field(0.25, description="how often finished items of a long batch are committed")
     sweep_s: Seconds = Field(1.0, description="time between sweeps")
     grace_s: Seconds = Field(20.0, description="time that a stopping worker gives to running items")
-    watchdog_s: Seconds = Field(30.0, description="time without a claim, while batches wait, after which a process is replaced")
+    watchdog_s: Seconds = Field(
+        30.0, description="time without a claim, while batches wait, after which a process is replaced"
+    )
     memory_soft: Annotated[float, Field(gt=0, le=1)] = Field(
         0.8, description="share of the memory limit at which claiming stops"
     )
@@ -58,7 +60,9 @@ class Settings(BaseSettings):
     collector_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         9464, description="port of the collector; 0: any free one"
     )
-    collector_token: SecretStr | None = Field(None, description="who reads the collector must know it; none: loopback only")
+    collector_token: SecretStr | None = Field(
+        None, description="who reads the collector must know it; none: loopback only"
+    )
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field("INFO", description="log level")
 
     @classmethod

@@ -75,13 +75,17 @@ class WorkerTree:
         return []
 
     def wait_up(self, timeout_s: float = 60) -> None:
-        """Wait until all worker processes live; the log is the reason when they do not."""
+        """Wait until all worker processes consume; the log is the reason when they do not."""
         deadline = time.monotonic() + timeout_s
-        while len(self.children()) < self.processes:
+        while self._ready() < self.processes:
             if self.exit_code is not None or time.monotonic() > deadline:
                 last = self.log.read_text(errors="replace")[-4000:]
                 raise RuntimeError(f"the worker did not come up (exit code {self.exit_code}):\n{last}")
             time.sleep(0.05)
+
+    def _ready(self) -> int:
+        said = [line for line in self.log.read_text(errors="replace").splitlines() if " ready worker=" in line]
+        return sum(any(f"-{child.pid}-" in line for line in said) for child in self.children())
 
     def kill_child(self, random: Random) -> int:
         """``kill -9`` one worker process; its pid, 0 when none lives."""

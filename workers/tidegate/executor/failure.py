@@ -138,7 +138,7 @@ def classifier(
     return classify
 
 
-def capture(  # noqa: PLR0917 - called from C, by position
+def capture(
     error: BaseException | None,
     position: int,
     outcome_code: int,

@@ -370,8 +370,8 @@ class Host:
         ended = True
         for loop in self._loops:
             ended = loop.close(max(0.0, deadline - time.monotonic())) and ended
-        for kind, (loop, pump) in list(self._guests.items()):
-            _close_guest(loop, pump)
+        for kind, (guest, pump) in list(self._guests.items()):
+            _close_guest(guest, pump)
             del self._guests[kind]
         self._core.stop()
         for thread in list(self._threads):

@@ -203,7 +203,7 @@ async def _astream(
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def _feed(  # noqa: PLR0917 - the state of one stream, spelled out
+async def _feed(
     executor: Executor,
     function: Callable[..., Any] | CFunction,
     source: AsyncIterator[Any],
