@@ -59,10 +59,12 @@ bench: $(VENV)/.installed-test  ## Tidegate against Celery on one Valkey, end to
 	@$(BIN)/python bench/end_to_end.py $(ARGS)
 
 bench-executor: $(VENV)/.installed-test  ## the executor alone against its rivals
-	@$(BIN)/python bench/executor/run.py $(ARGS)
+	@$(BIN)/python bench/executor/sync_bench.py $(ARGS)
+	@$(BIN)/python bench/executor/async_bench.py $(ARGS)
 
-chaos: $(VENV)/.installed-test  ## kill real workers and servers under load, for a long time, and count
-	@$(BIN)/python -P -m pytest tests/chaos -n 1 --chaos-long $(ARGS)
+chaos: $(VENV)/.installed-test  ## kill real workers and servers under load, and count (an hour; ARGS= for the short form)
+	@$(BIN)/python tests/chaos/run.py $(ARGS)
+chaos: ARGS ?= --long --write docs/reliability.md
 
 compose-test: $(VENV)/.installed  ## docker compose: up, scale to 4, kill one, read the report, down (skipped without an engine)
 	@tests/compose/run.sh

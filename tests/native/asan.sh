@@ -5,7 +5,8 @@
 #
 # The interpreter is not built for it: the runtime is preloaded, pymalloc is switched off, and leaks are looked for by other
 # tests (memory slopes in test_binding.py), because the interpreter itself leaves memory behind. PYTHON names the interpreter,
-# BUILD_DIR the place for the build (default build/asan).
+# BUILD_DIR the place for the build (default build/asan). CPython's own task tests are left out: one of them waits for a
+# collection that the sanitizer's allocator delays by minutes.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -24,7 +25,7 @@ rm -f "$build/package/tidegate/executor/"_native*.so
 cp "$build/cmake/"_native*.so "$build/package/tidegate/executor/"
 
 if [ $# -eq 0 ]; then
-    set -- tests/native tests/unit/executor tests/property/executor -m "not slow" -q
+    set -- tests/native tests/unit/executor tests/property/executor -m "not slow" -q --ignore tests/native/driver/test_cpython_tasks.py
 fi
 cd "$root"
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
