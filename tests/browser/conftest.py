@@ -40,7 +40,7 @@ def chromium() -> Iterator[Any]:
     """The browser."""
     if CHROMIUM is None:
         pytest.skip("no Chromium (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'tidegate[browser]'")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'tidegate[test]'")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser

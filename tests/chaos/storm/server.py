@@ -20,12 +20,12 @@ from tidegate.embedded import EmbeddedServer
 
 def server_killed(scale: Scale) -> Row:
     """``kill -9`` of the server, append-only file synced every second; submissions were confirmed by fsync."""
-    items, kills = scale.items(300_000, 8_000), scale.faults(10, 2)
+    items, kills = scale.items(300_000, 30_000), scale.faults(10, 2)
     delays: list[float] = []
     with scene(scale.folder / "server-killed", persist=True) as stage:
         with WorkerTree(stage.url, stage.folder, stage.witness, processes=2, settings={"lease_s": 3}) as tree:
             tree.wait_up()
-            job = stage.submit("chaos.note", (3.0 for _ in range(items)), batch_size=100, patience_s=600)
+            job = stage.submit("chaos.note", (5.0 for _ in range(items)), batch_size=100, patience_s=600)
             stage.gate.ledger().sync(job.id, timeout_s=30)
             for _ in range(kills):
                 time.sleep(1.0)
@@ -114,7 +114,7 @@ def server_stopped(scale: Scale) -> Row:
 
 def scripts_flushed_and_clients_killed(scale: Scale) -> Row:
     """``SCRIPT FLUSH`` every second and ``CLIENT KILL TYPE normal`` every 200 ms."""
-    items = scale.items(200_000, 8_000)
+    items = scale.items(200_000, 40_000)
     flushed = killed = 0
     with scene(scale.folder / "clients-killed") as stage, stage.server.client() as client:
         with WorkerTree(stage.url, stage.folder, stage.witness, processes=2):

@@ -15,7 +15,7 @@ QUEUE = "tidegate"
 
 def tickets(scale: Scale) -> Row:
     """All tickets deleted again and again, the others repeated ten times, and rubbish mixed in."""
-    items = scale.items(200_000, 8_000)
+    items = scale.items(400_000, 40_000)
     random = Random(scale.seed)
     deleted = repeated = malformed = 0
     with scene(scale.folder / "tickets") as stage, stage.server.client() as client:
