@@ -16,6 +16,8 @@ import typer
 
 from tidegate.errors import TidegateError
 
+_INTERRUPTED = 130
+
 #: In the order of ``tidegate --help``. Module ``tidegate.cli.NAME`` holds the function ``NAME``.
 COMMANDS = (
     "demo",
@@ -38,7 +40,12 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    if code == _INTERRUPTED:
+        # Under `python -m`, a Ctrl-C that struck while some library executed a string (dataclasses do, at import) leaves a mark
+        # in CPython, which then ends itself by SIGINT instead of the code it was given. Executing a string takes it away.
+        exec("")  # noqa: S102
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -54,7 +61,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         if traceback:
             raise
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:  # `tidegate jobs | head`: nobody reads on, and Python must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -77,7 +84,7 @@ def _dispatch(arguments: list[str]) -> int:
         # typer returns the code of typer.Exit, or what the command returned.
         code = app(arguments, standalone_mode=False, prog_name="tidegate")
     except typer.Abort:
-        return 130
+        return _INTERRUPTED
     except Exception as error:
         # Wrong usage: typer's own exceptions know how to show themselves, and are private to it.
         if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):

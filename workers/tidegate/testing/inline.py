@@ -148,11 +148,8 @@ def drain(gate: Tidegate, *, timeout: float = 60.0) -> list[Progress]:
     ``timeout``: seconds, then ``TimeoutError``. A job that is paused, parked or not sealed is left as it is.
     """
     deadline = time.monotonic() + timeout
-    ended: list[Progress] = []
+    # Looked up before anything runs: a job that ends at once is one of them too.
+    found = [gate.job(job_id).progress() for job_id in gate.ledger().active_jobs()]
+    waiting = [job for job in found if not (job.ended or job.paused or job.state.value in ("open", "parked"))]
     with InProcessWorker(gate):
-        for job_id in gate.ledger().active_jobs():
-            stands = gate.job(job_id).progress()
-            if stands.ended or stands.paused or stands.state.value in ("open", "parked"):
-                continue
-            ended.append(gate.job(job_id).wait(timeout=max(0.001, deadline - time.monotonic())))
-    return ended
+        return [gate.job(stands.job_id).wait(timeout=max(0.001, deadline - time.monotonic())) for stands in waiting]
