@@ -34,7 +34,8 @@ typedef struct tg_pump_object {
     CoreObject *core;
     PyObject *loop;
     PyObject *driver;
-    PyObject *tick; /* the bound method that the loop calls */
+    PyObject *tick;     /* the bound methods that the loop calls */
+    PyObject *on_timer;
     PyObject *context;
     PyObject *wrap; /* (awaitable) -> coroutine */
     PyObject *timer;

@@ -157,6 +157,13 @@ static int timer_holds(const PumpObject *self, const LaneObject *lane, uint64_t 
            && (lane->timeout_ns == 0 || (self->timer != NULL && self->timer_due <= start_ns + lane->timeout_ns));
 }
 
+/* Does it fire early enough for all that waits for its time: retries, rates? The end that came may have begun such a wait. */
+static int timer_serves_waits(const PumpObject *self)
+{
+    uint64_t due_ns = tg_core_next_due(self->core->core);
+    return due_ns == TG_NEVER || (self->timer != NULL && self->timer_due <= due_ns);
+}
+
 /* An end that came alone (a future's callback) passes its permit on at once: the next item need not wait for the loop's
  * next turn. Returns whether that was all there was to do; otherwise a tick has to follow. */
 static int start_next(PumpObject *self)
@@ -186,7 +193,7 @@ static int start_next(PumpObject *self)
         tg_driver_leave(self->driver, &scope);
         tg_pump_flush(self);
     }
-    return enough;
+    return enough && timer_serves_waits(self);
 }
 
 void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised)

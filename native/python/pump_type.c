@@ -84,7 +84,7 @@ static void set_timer(PumpObject *self, uint64_t due_ns, uint64_t now)
         return;
     }
     double delay_s = due_ns > now ? (double)(due_ns - now) / 1e9 : 0.0;
-    self->timer = PyObject_CallMethod(self->loop, "call_later", "dO", delay_s, self->tick);
+    self->timer = PyObject_CallMethod(self->loop, "call_later", "dO", delay_s, self->on_timer);
     self->timer_due = due_ns;
     if (self->timer == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
@@ -115,6 +115,14 @@ static PyObject *pump_tick(PumpObject *self, PyObject *Py_UNUSED(ignored))
     }
     set_timer(self, deadline < due_ns ? deadline : due_ns, now);
     Py_RETURN_NONE;
+}
+
+/* The timer is spent, also when the loop fired it a little early, as loops that count in milliseconds do. */
+static PyObject *pump_on_timer(PumpObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(self->timer);
+    self->timer_due = TG_NEVER;
+    return pump_tick(self, NULL);
 }
 
 static PyObject *pump_readable(PumpObject *self, PyObject *Py_UNUSED(ignored))
@@ -185,6 +193,7 @@ static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->wrap = Py_NewRef(wrap);
     self->context = PyContext_New();
     self->tick = PyObject_GetAttrString((PyObject *)self, "tick");
+    self->on_timer = PyObject_GetAttrString((PyObject *)self, "on_timer");
     self->worker = tg_worker_enter(self->core);
     if (self->worker != NULL) {
         pthread_setspecific(state->worker_key, self->worker->outer); /* items of a loop do not nest */
@@ -192,7 +201,7 @@ static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     PyObject *module = PyType_GetModule(type);
     self->driver = module ? tg_driver_create(module, loop, tg_pump_settled, self) : NULL;
-    if (!self->context || !self->tick || !self->worker || !self->driver || take_index(self, index) < 0) {
+    if (!self->context || !self->tick || !self->on_timer || !self->worker || !self->driver || take_index(self, index) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -215,6 +224,7 @@ static int pump_traverse(PumpObject *self, visitproc visit, void *arg)
     Py_VISIT(self->loop);
     Py_VISIT(self->driver);
     Py_VISIT(self->tick);
+    Py_VISIT(self->on_timer);
     Py_VISIT(self->context);
     Py_VISIT(self->wrap);
     Py_VISIT(self->timer);
@@ -232,6 +242,7 @@ static int pump_clear(PumpObject *self)
     }
     Py_CLEAR(self->loop);
     Py_CLEAR(self->tick);
+    Py_CLEAR(self->on_timer);
     Py_CLEAR(self->context);
     Py_CLEAR(self->wrap);
     Py_CLEAR(self->timer);
@@ -289,7 +300,8 @@ static PyObject *pump_close(PumpObject *self, PyObject *Py_UNUSED(ignored))
     give_index_back(self);
     release_worker(self);
     Py_XDECREF(result);
-    Py_CLEAR(self->tick); /* the bound method and the pump hold each other */
+    Py_CLEAR(self->tick); /* the bound methods and the pump hold each other */
+    Py_CLEAR(self->on_timer);
     if (result == NULL) {
         return NULL; /* the loop is closed */
     }
@@ -325,6 +337,7 @@ static PyObject *pump_get_kind(PumpObject *self, void *Py_UNUSED(closure))
 
 static PyMethodDef pump_methods[] = {
     {"tick", (PyCFunction)pump_tick, METH_NOARGS, "Gives back, cancels, starts. The loop calls it."},
+    {"on_timer", (PyCFunction)pump_on_timer, METH_NOARGS, "The same, when the timer fired."},
     {"_readable", (PyCFunction)pump_readable, METH_NOARGS, "The loop calls it when another thread has work."},
     {"quiesce", (PyCFunction)pump_quiesce, METH_NOARGS, "Starts nothing more, cancels what runs."},
     {"close", (PyCFunction)pump_close, METH_NOARGS, "Lets go of the loop."},
