@@ -33,8 +33,8 @@ $(VENV)/.installed-test: $(BIN)/python $(SOURCES)
 demo: $(VENV)/.installed  ## run two real workloads on this machine and read the report
 	@$(BIN)/tidegate demo
 
-test: $(VENV)/.installed-test  ## install what tests need and run them all
-	@$(BIN)/python -P -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+test: $(VENV)/.installed-test  ## install what tests need and run them (the storms of tests/chaos: make chaos)
+	@$(BIN)/python -P -m pytest -n $(JOBS) --dist worksteal -m "not chaos" $(ARGS)
 
 test-native: $(VENV)/.installed-test  ## build the C core alone and run its tests
 	@$(BIN)/python -m pip install -q --disable-pip-version-check cmake ninja
