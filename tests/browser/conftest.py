@@ -35,9 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The browser."""
+    """The browser. It ends with its file: while it lives, its event loop counts as the running one of this thread, and
+    whatever test of another file came next in this process could not run a loop of its own."""
     if CHROMIUM is None:
         pytest.skip("no Chromium (Debian: apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'tidegate[test]'")
