@@ -234,12 +234,21 @@ class Tidegate:
         """A submission of ``task``, not begun yet. ``ConfigurationError`` on nonsense options."""
         check_options(options)
         name = options.get("id")
+        durable = options.get("durable") == "fsync"
+        if durable:
+            self.ledger().check_durable()
         spec = self._spec(task, shape, options, origin)
         fixed = options.get("batch_size") or task.defaults.batch_size or self.settings.batch_size
         exists = False
         if name is not None:
             spec, exists = with_fixed_split(self.ledger(), spec, fixed, _USUAL_BATCH)
-        return self._submit(spec, spec.batch_size or fixed, total, patience_s=options.get("patience_s"), exists=exists)
+        limits = SubmissionOptions(
+            max_batch_bytes=self.settings.max_batch_bytes,
+            patience_s=options.get("patience_s"),
+            exists=exists,
+            durable=durable,
+        )
+        return self._submit(spec, spec.batch_size or fixed, total, limits)
 
     def _spec(self, task: Task[..., Any, Any], shape: Shape, options: MapOptions, origin: Origin) -> JobSpec:
         settings = self.settings
@@ -267,7 +276,8 @@ class Tidegate:
             spec, job_id=job_id_for(name), origin=self.origin(), replay_of=spec.job_id, batch_size=0, chunk_batches=0
         )
         again, exists = with_fixed_split(self.ledger(), again, spec.batch_size or None, _USUAL_BATCH)
-        submission = self._submit(again, again.batch_size, None, exists=exists)
+        limits = SubmissionOptions(max_batch_bytes=self.settings.max_batch_bytes, exists=exists)
+        submission = self._submit(again, again.batch_size, None, limits)
         return self.submitted(drive(submission, items))
 
     def call(self, task: Task[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
@@ -302,9 +312,7 @@ class Tidegate:
 
         return TicketSender(self.celery, queue).send
 
-    def _submit(
-        self, spec: JobSpec, fixed: int | None, total: int | None, *, exists: bool, patience_s: float | None = None
-    ) -> Submission:
+    def _submit(self, spec: JobSpec, fixed: int | None, total: int | None, limits: SubmissionOptions) -> Submission:
         settings = self.settings
         sizer = BatchSizer(
             fixed=fixed,
@@ -313,8 +321,6 @@ class Tidegate:
             target_s=settings.target_batch_s,
             target_bytes=min(settings.target_batch_bytes, settings.max_batch_bytes),
         )
-
-        limits = SubmissionOptions(max_batch_bytes=settings.max_batch_bytes, patience_s=patience_s, exists=exists)
         return Submission(self.ledger(), spec, sizer, self._sender(spec.queue), limits)
 
     def _register(self, function: Callable[..., Any], options: Mapping[str, Any]) -> Task[..., Any, Any]:

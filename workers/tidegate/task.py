@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
 from tidegate.errors import ConfigurationError
 from tidegate.model.job import Origin
@@ -40,6 +40,9 @@ class MapOptions(TypedDict, total=False):
     ``batch_size``: items a batch (default: adapts towards ``target_batch_s`` of work). ``queue``: where its tickets go.
     ``keep_results``: whether values are stored for ``Job.results()``. ``ttl_s``: seconds for which the ended job is kept.
     ``patience_s``: seconds to wait at the high-water mark before ``LedgerFull`` (default: for ever).
+    ``durable``: ``"memory"`` (default) returns when the ledger has everything; ``"fsync"`` when it is on the server's disk too,
+    so that it survives a ``kill -9`` of the server; ``LedgerUnsuitable``, before anything is written, if the server keeps no
+    append-only file.
     """
 
     id: str
@@ -48,6 +51,7 @@ class MapOptions(TypedDict, total=False):
     keep_results: bool
     ttl_s: float
     patience_s: float
+    durable: Literal["memory", "fsync"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +162,8 @@ def check_options(options: MapOptions) -> None:
     size = options.get("batch_size")
     if size is not None and not 0 < size <= 100_000:
         raise ConfigurationError(f"batch_size={size}", remedy="use 1 to 100,000 items, or leave it out to adapt")
+    if options.get("durable", "memory") not in ("memory", "fsync"):
+        raise ConfigurationError(f"durable={options['durable']!r}", remedy='use "memory" or "fsync"')
     for name in ("ttl_s", "patience_s"):
         seconds = options.get(name)
         if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0):

@@ -25,8 +25,8 @@ def server_killed(scale: Scale) -> Row:
     with scene(scale.folder / "server-killed", persist=True) as stage:
         with WorkerTree(stage.url, stage.folder, stage.witness, processes=2, settings={"lease_s": 3}) as tree:
             tree.wait_up()
-            job = stage.submit("chaos.note", (5.0 for _ in range(items)), batch_size=100, patience_s=600)
-            stage.gate.ledger().sync(job.id, timeout_s=30)
+            numbers = (5.0 for _ in range(items))
+            job = stage.submit("chaos.note", numbers, batch_size=100, patience_s=600, durable="fsync")
             for _ in range(kills):
                 time.sleep(1.0)
                 if job.progress().ended:

@@ -38,6 +38,9 @@ def submit(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Items a batch. Default: adapts.")] = None,
     queue: Annotated[str | None, typer.Option(help="Queue of its tickets. Default: the task's.")] = None,
+    durable: Annotated[
+        bool, typer.Option("--durable", help="Confirm only when all of it is on the server's disk.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end with a progress bar; exit 1 if an item fails.")
     ] = False,
@@ -47,6 +50,7 @@ def submit(
     found = load_task(task)
     kind = format_of(file, format_)
     chosen: dict[str, Any] = {"id": submission_id, "batch_size": batch_size, "queue": queue}
+    chosen["durable"] = "fsync" if durable else None
     options = MapOptions(**{key: value for key, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
     with opened(file) as stream:
         items = read_items(stream, "standard input" if file == "-" else file, kind, column)

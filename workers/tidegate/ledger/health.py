@@ -8,13 +8,15 @@ from tidegate.errors import LedgerUnsuitable
 from tidegate.ledger.calls import Caller
 
 _OLDEST = (6, 2)
+#: The first version that says what is on its disk (WAITAOF).
+_OLDEST_DURABLE = (7, 2)
 
 
 def check(caller: Caller) -> dict[str, str]:
     """Server facts. ``LedgerUnsuitable`` when the server is too old or may throw keys away."""
     info: dict[str, Any] = caller.command("check", lambda client: client.info())
     version = str(info.get("redis_version", "0"))
-    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+    if _numbers(version) < _OLDEST:
         raise LedgerUnsuitable(
             f"the server at {caller.where} is Redis {version}",
             remedy="use Redis 6.2 or newer, or Valkey",
@@ -41,6 +43,27 @@ def check(caller: Caller) -> dict[str, str]:
         "uptime_s": str(info.get("uptime_in_seconds", "")),
         "run_id": str(info.get("run_id", "")),
     }
+
+
+def check_durable(caller: Caller) -> None:
+    """``LedgerUnsuitable`` when the server cannot say that something is on its disk."""
+    info: dict[str, Any] = caller.command("check", lambda client: client.info())
+    version = str(info.get("redis_version", "0"))
+    if _numbers(version) < _OLDEST_DURABLE:
+        raise LedgerUnsuitable(
+            f"the server at {caller.where} is Redis {version}, which cannot say what is on its disk",
+            remedy='use Redis 7.2 or newer, or Valkey, or submit without durable="fsync"',
+            version=version,
+        )
+    if not int(info.get("aof_enabled", 0)):
+        raise LedgerUnsuitable(
+            f"the server at {caller.where} keeps no append-only file, so nothing of it survives its death",
+            remedy='set appendonly yes on the server, or submit without durable="fsync"',
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _durability(append_only: bool, info: dict[str, Any]) -> str:

@@ -174,6 +174,9 @@ class Ledger(Protocol):
         ``LedgerUnsuitable`` when the server keeps no append-only file or is older than Redis 7.2.
         """
 
+    def check_durable(self) -> None:
+        """``LedgerUnsuitable`` when ``sync`` cannot work on this server."""
+
     # -- worker ------------------------------------------------------------------------------------------------
     def claim(self, job_id: str, *, ticket: int, claimer: str, nonce: str, lease_ms: int) -> Lease | Nothing:
         """Take the job's next ready batch."""

@@ -158,6 +158,10 @@ class RedisLedger:
             )
         return Opened(created=False, next_chunk=next_chunk, sealed=state != b"open", items=items)
 
+    def check_durable(self) -> None:
+        """See the port."""
+        health.check_durable(self._caller)
+
     # -- worker ------------------------------------------------------------------------------------------------
     def claim(self, job_id: str, *, ticket: int, claimer: str, nonce: str, lease_ms: int) -> Lease | Nothing:
         """See the port."""

@@ -29,12 +29,14 @@ def drive(submission: Submission, items: Iterable[Any] | AsyncIterable[Any]) -> 
     try:
         skip = submission.resume()
         if skip is None:
+            submission.confirm()
             return submission.spec.job_id
         _demand_all(skip, sum(1 for _ in islice(source, skip)))
         while batch := take(source, submission.next_size()):
             if not submission.add(batch):
                 break
         submission.finish()
+        submission.confirm()
     except BaseException as error:
         submission.abandon(error)
         raise
@@ -57,6 +59,7 @@ async def adrive(submission: Submission, items: Iterable[Any] | AsyncIterable[An
     try:
         skip = await asyncio.to_thread(submission.resume)
         if skip is None:
+            await asyncio.to_thread(submission.confirm)
             return submission.spec.job_id
         skipped = 0
         while skipped < skip and (batch := await next_batch(min(_SKIP_PAGE, skip - skipped))):
@@ -66,6 +69,7 @@ async def adrive(submission: Submission, items: Iterable[Any] | AsyncIterable[An
             if not await _in_thread(submission, partial(submission.add, batch)):
                 break
         await _in_thread(submission, submission.finish)
+        await asyncio.to_thread(submission.confirm)
     except BaseException as error:
         await asyncio.to_thread(submission.abandon, error)
         raise

@@ -4,6 +4,7 @@
     size = submission.next_size()      how many items to take now
     submission.add(items)              encode them; write a chunk when one is full
     submission.finish()                write the rest and seal
+    submission.confirm()               wait for the server's disk, if that was asked for
 
 Nothing is written before the first chunk has been encoded. With an id of the user's choice the split is fixed and recorded in
 the job: a producer that was killed runs again with the same items and goes on where the ledger says, and two that run at
@@ -18,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate.errors import JobNotFound, SubmissionConflict, TidegateError
+from tidegate.errors import JobNotFound, LedgerLost, LedgerUnavailable, SubmissionConflict, TidegateError
 from tidegate.ledger.port import Ledger
 from tidegate.model.job import BatchPayload, JobSpec, Progress
 from tidegate.model.wire import Shape
@@ -35,18 +36,22 @@ _RESUMABLE_CHUNK_BATCHES = 8
 _CHUNK_AGE_NS = 100_000_000
 #: Time between looks at what the workers have measured.
 _LEARN_NS = 500_000_000
+#: A server that went away while its disk was waited for may come back; after this long it is an error.
+_SYNC_PATIENCE_S = 30.0
+_SYNC_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmissionOptions:
     """``max_batch_bytes``: refuse larger batches. ``patience_s``: seconds to wait at the mark, ``None``: for ever.
 
-    ``exists``: the ledger knows the job already.
+    ``exists``: the ledger knows the job already. ``durable``: confirmed only when it is on the server's disk.
     """
 
     max_batch_bytes: int
     patience_s: float | None = None
     exists: bool = False
+    durable: bool = False
 
 
 class Submission:
@@ -123,6 +128,29 @@ class Submission:
         if not self.written:
             self._open()
         return self._ledger.seal(self.spec.job_id, self._chunks)
+
+    def confirm(self) -> None:
+        """For a durable submission: return when all of it is on the server's disk. ``LedgerLost`` if the server forgot some."""
+        if not self._options.durable:
+            return
+        chunks = max(self._chunks, self._next_chunk)
+        patience = time.monotonic() + _SYNC_PATIENCE_S
+        while True:
+            try:
+                stands = self._ledger.sync(self.spec.job_id)
+                if stands.sealed:  # with fewer chunks only if it was cancelled, which needs no confirmation
+                    return
+                self._ledger.seal(self.spec.job_id, chunks)  # a server that was killed forgot that it was sealed
+            except SubmissionConflict as gap:
+                raise LedgerLost(
+                    f"the server lost a part of job {self.spec.job_id} before it was on its disk",
+                    remedy="submit it again; under an id of yours it goes on where the server's memory ends",
+                    job_id=self.spec.job_id,
+                ) from gap
+            except LedgerUnavailable:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(_SYNC_PAUSE_S)
 
     def abandon(self, error: BaseException) -> None:
         """The source or the ledger failed. What was written is cancelled, unless the same id may go on with it."""
