@@ -109,10 +109,10 @@ def tidegate(server: EmbeddedServer, items: int, batch: int, logs: Path) -> Run:
 
 def celery_messages(server: EmbeddedServer, items: int, pool: str, logs: Path) -> Run:
     """Celery, a message per item, results in the same server."""
-    _point_celery_at(server)
+    point_celery_at(server)
     from noop_celery import app, noop
 
-    with _celery_worker(server, pool, logs) as worker, app.pool.acquire(block=True):
+    with celery_worker(server, pool, logs) as worker, app.pool.acquire(block=True):
         noop.delay(1).get(timeout=_WAIT_S)
         worker.freeze()
         results = _results(server)
@@ -130,10 +130,10 @@ def celery_messages(server: EmbeddedServer, items: int, pool: str, logs: Path) -
 
 def celery_chunks(server: EmbeddedServer, items: int, batch: int, pool: str, logs: Path) -> Run:
     """Celery's ``chunks``: a message and one result per batch of items."""
-    _point_celery_at(server)
+    point_celery_at(server)
     from noop_celery import app, noop
 
-    with _celery_worker(server, pool, logs) as worker, app.pool.acquire(block=True):
+    with celery_worker(server, pool, logs) as worker, app.pool.acquire(block=True):
         noop.delay(1).get(timeout=_WAIT_S)
         worker.freeze()
         results = _results(server)
@@ -167,7 +167,8 @@ def floor(server: EmbeddedServer, items: int, batch: int) -> Run:
     return run
 
 
-def _celery_worker(server: EmbeddedServer, pool: str, logs: Path) -> Worker:
+def celery_worker(server: EmbeddedServer, pool: str, logs: Path) -> Worker:
+    """A Celery worker program, one process."""
     command = [sys.executable, "-m", "celery", "-A", "noop_celery", "worker", f"--pool={pool}", "--concurrency=1"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
     return Worker([*command, *quiet], logs / "celery.log", **_addresses(server), C_FORCE_ROOT="1")
@@ -181,7 +182,8 @@ def _addresses(server: EmbeddedServer) -> dict[str, str]:
     }
 
 
-def _point_celery_at(server: EmbeddedServer) -> None:
+def point_celery_at(server: EmbeddedServer) -> None:
+    """The app of the benchmark, in this process, uses this server."""
     os.environ.update(_addresses(server))
 
 
