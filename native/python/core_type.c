@@ -215,7 +215,7 @@ static PyObject *finish_lane(LaneObject *lane)
     if (mine < shortest) {
         atomic_store(&core->min_timeout_ns, mine);
     }
-    if (mine != TG_NEVER && (lane->kind == TG_KIND_SYNC || lane->hard_ns != 0) && tg_watchdog_ensure(core) < 0) {
+    if (mine != TG_NEVER && lane->kind != TG_KIND_C && tg_watchdog_ensure(core) < 0) {
         return NULL;
     }
     if (lane->kind == TG_KIND_SYNC) {
@@ -323,7 +323,7 @@ static PyObject *core_running(CoreObject *self, PyObject *Py_UNUSED(ignored))
     int n = 0;
     for (struct tg_worker *worker = self->workers; worker != NULL && n < 256; worker = worker->next) {
         uint64_t start = atomic_load_explicit(&worker->start_ns, memory_order_relaxed);
-        if (worker->in_use && start != 0) {
+        if (worker->in_use && !worker->on_loop && start != 0) {
             found[n].tag = worker->tag;
             found[n++].ran_ns = now > start ? now - start : 0;
         }

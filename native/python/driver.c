@@ -1,7 +1,7 @@
 /* driver.c - the seam of driver.h: what the module calls. */
 #include "driver_internal.h"
 
-PyObject *tg_driver_create(PyObject *module, PyObject *loop, tg_driver_settled settled, void *owner)
+PyObject *tg_driver_create(PyObject *module, PyObject *loop, const struct tg_driver_calls *calls, void *owner)
 {
     tgd_state *state = tg_driver_state_of(module);
     tgd_side *side = tgd_side_of(state, loop);
@@ -16,7 +16,7 @@ PyObject *tg_driver_create(PyObject *module, PyObject *loop, tg_driver_settled s
     driver->state = tgd_state_hold(state);
     driver->side = side;
     side->drivers++;
-    driver->settled = settled;
+    driver->calls = calls;
     driver->owner = owner;
     driver->on_settled = NULL;
     PyObject_GC_Track((PyObject *)driver);
@@ -26,7 +26,7 @@ PyObject *tg_driver_create(PyObject *module, PyObject *loop, tg_driver_settled s
 enum tg_step tg_driver_step(PyObject *self, PyObject *coro, PyObject *context, uint64_t token, PyObject **out)
 {
     tgd_driver *driver = (tgd_driver *)self;
-    return tgd_first_step(driver->side, coro, context, driver->settled, driver->owner, token, out);
+    return tgd_first_step(driver->side, coro, context, driver->calls, driver->owner, token, out);
 }
 
 int tg_driver_cancel(PyObject *task, PyObject *message)

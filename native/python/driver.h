@@ -25,6 +25,17 @@ enum tg_step {
  * and tg_driver_cancel() for other tasks. The task's own context is still entered then, as in a callback of the loop. */
 typedef void (*tg_driver_settled)(void *owner, uint64_t token, PyObject *outcome, int raised);
 
+/* Called right before and right after the steps of a task (of the first one only after it: the owner makes that one begin).
+ * In between, and only then, the item's code runs. What the step raised is taken already: no Python error is set. */
+enum tg_step_moment { TG_STEP_BEGINS, TG_STEP_ENDS, TG_FIRST_STEP_ENDS };
+typedef void (*tg_driver_stepping)(void *owner, uint64_t token, enum tg_step_moment moment);
+
+/* What an owner is told. Lives as long as the driver's tasks: a constant. */
+struct tg_driver_calls {
+    tg_driver_settled settled;
+    tg_driver_stepping stepping; /* or NULL */
+};
+
 /* ---- module state: the first word of the module's state belongs to the driver ---- */
 
 /* Creates the driver's state and types and adds them to the module. NULL: a Python error is set. */
@@ -41,9 +52,9 @@ static inline void *tg_driver_state_of(PyObject *module)
 
 /* ---- one driver per event loop ---- */
 
-/* A driver for `loop` (asyncio or uvloop; it must be the running loop of this thread). `owner` is handed to `settled`
+/* A driver for `loop` (asyncio or uvloop; it must be the running loop of this thread). `owner` is handed to `calls`
  * and must outlive every task of the driver. New reference, or NULL with an error. */
-PyObject *tg_driver_create(PyObject *module, PyObject *loop, tg_driver_settled settled, void *owner);
+PyObject *tg_driver_create(PyObject *module, PyObject *loop, const struct tg_driver_calls *calls, void *owner);
 
 /* Runs the first step of `coro` (borrowed; any coroutine or generator-based one) inside `context` (a PyContext that is not
  * entered). `context` belongs to the coroutine for good once it suspends; after RETURNED and RAISED it is the caller's again.

@@ -78,7 +78,7 @@ static void retire(PyObject *task, tgd_fields *fields, PyObject *outcome, int ra
     tgd_side_recycle(fields->side, Py_NewRef(task));
 }
 
-/* The coroutine of a task that had suspended ended. References: our caller's and, with `settled`, the owner's. */
+/* The coroutine of a task that had suspended ended. References: our caller's and, with `calls`, the owner's. */
 int tgd_task_end(PyObject *task, tgd_fields *fields, PySendResult how, PyObject *result)
 {
     int raised;
@@ -86,15 +86,15 @@ int tgd_task_end(PyObject *task, tgd_fields *fields, PySendResult how, PyObject 
     if (!outcome) {
         return -1;
     }
-    tg_driver_settled settled = fields->settled;
+    const struct tg_driver_calls *calls = fields->calls;
     int fatal = raised && fields->fatal_passes && tgd_is_fatal(outcome);
     int failed = 0;
-    if (settled && fields->side->drivers && !fields->side->in_turn) {
+    if (calls && fields->side->drivers && !fields->side->in_turn) {
         tgd_beat_note_end(fields->side);
     }
-    fields->settled = NULL;
+    fields->calls = NULL;
     fields->phase = TGD_ENDED;
-    if (!settled) {
+    if (!calls) {
         failed = tgd_task_publish(task, fields, outcome, raised);
     } else if (tgd_task_exposed(task, fields, 2)) {
         failed = tgd_task_publish(task, fields, outcome, raised);
@@ -102,9 +102,9 @@ int tgd_task_end(PyObject *task, tgd_fields *fields, PySendResult how, PyObject 
             PyErr_WriteUnraisable(task);
             failed = 0;
         }
-        settled(fields->owner, fields->token, outcome, raised);
+        calls->settled(fields->owner, fields->token, outcome, raised);
     } else {
-        settled(fields->owner, fields->token, outcome, raised);
+        calls->settled(fields->owner, fields->token, outcome, raised);
         retire(task, fields, outcome, raised, 1);
     }
     Py_CLEAR(fields->owner_object);

@@ -72,7 +72,7 @@ typedef struct tgd_fields {
     PyObject *thrown;           /* what the next step throws into the coroutine */
     PyObject *cancel_message;
     PyObject *cancelled_error;  /* the one that ended it: raised once, with its traceback */
-    tg_driver_settled settled;  /* NULL: nobody but the Future part is told */
+    const struct tg_driver_calls *calls; /* NULL: nobody but the Future part is told */
     void *owner;
     PyObject *owner_object;     /* keeps the owner alive, when it is a Python object */
     uint64_t token;
@@ -120,7 +120,7 @@ typedef struct tgd_driver {
     PyObject_HEAD
     tgd_state *state;
     tgd_side *side;
-    tg_driver_settled settled;
+    const struct tg_driver_calls *calls;
     void *owner;
     PyObject *on_settled; /* only when made from Python */
 } tgd_driver;
@@ -179,7 +179,7 @@ void tgd_beat_stop(tgd_side *side);
 
 /* driver_step.c */
 int tgd_task_step(PyObject *task, tgd_fields *fields, int enter_context);
-enum tg_step tgd_first_step(tgd_side *side, PyObject *coro, PyObject *context, tg_driver_settled settled, void *owner,
+enum tg_step tgd_first_step(tgd_side *side, PyObject *coro, PyObject *context, const struct tg_driver_calls *calls, void *owner,
                             uint64_t token, PyObject **out);
 
 /* driver_finish.c */

@@ -15,6 +15,8 @@ static void call_on_settled(void *owner, uint64_t token, PyObject *outcome, int 
     Py_DECREF(driver); /* taken when the task suspended */
 }
 
+static const struct tg_driver_calls python_calls = {.settled = call_on_settled};
+
 static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *on_settled;
@@ -31,7 +33,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (!loop) {
         return NULL;
     }
-    tgd_driver *driver = (tgd_driver *)tg_driver_create(PyType_GetModule(type), loop, call_on_settled, NULL);
+    tgd_driver *driver = (tgd_driver *)tg_driver_create(PyType_GetModule(type), loop, &python_calls, NULL);
     Py_DECREF(loop);
     if (driver) {
         driver->owner = driver;

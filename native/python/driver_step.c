@@ -77,7 +77,15 @@ int tgd_task_step(PyObject *task, tgd_fields *fields, int enter_context)
         result = tgd_fetch_raised();
         how = PYGEN_ERROR;
     } else {
+        const struct tg_driver_calls *calls = fields->calls;
+        tg_driver_stepping stepping = calls ? calls->stepping : NULL;
+        if (stepping) {
+            stepping(fields->owner, fields->token, TG_STEP_BEGINS);
+        }
         how = send_or_throw(state, fields->coro, thrown, &result);
+        if (stepping) {
+            stepping(fields->owner, fields->token, TG_STEP_ENDS);
+        }
         if (enter_context) {
             PyContext_Exit(fields->context);
         }
@@ -88,7 +96,7 @@ int tgd_task_step(PyObject *task, tgd_fields *fields, int enter_context)
         return tgd_task_end(task, fields, how, result);
     }
     int failed = tgd_task_wait_for(task, fields, result);
-    if (failed && fields->settled) {
+    if (failed && fields->calls) {
         /* The loop refuses callbacks (it is closed): the owner still hears of the end. */
         result = tgd_fetch_raised();
         close_coroutine(fields->coro);
@@ -123,7 +131,7 @@ static enum tg_step first_step_ended(tgd_side *side, PyObject *task, tgd_fields 
     return raised ? TG_STEP_RAISED : TG_STEP_RETURNED;
 }
 
-static enum tg_step step_on_seat(tgd_side *side, PyObject *coro, PyObject *context, tg_driver_settled settled, void *owner,
+static enum tg_step step_on_seat(tgd_side *side, PyObject *coro, PyObject *context, const struct tg_driver_calls *calls, void *owner,
                                  uint64_t token, PyObject **out)
 {
     PyObject *task = side->seat;
@@ -138,6 +146,9 @@ static enum tg_step step_on_seat(tgd_side *side, PyObject *coro, PyObject *conte
         how = PYGEN_ERROR;
     } else {
         how = send_or_throw(side->state, coro, NULL, out);
+        if (calls->stepping) {
+            calls->stepping(owner, token, TG_FIRST_STEP_ENDS);
+        }
         PyContext_Exit(context);
     }
     if (how == PYGEN_RETURN && !fields->must_cancel && !fields->name && !side->debug && !tgd_task_exposed(task, fields, 2)) {
@@ -151,7 +162,7 @@ static enum tg_step step_on_seat(tgd_side *side, PyObject *coro, PyObject *conte
     if (how != PYGEN_NEXT) {
         return first_step_ended(side, task, fields, how, out);
     }
-    fields->settled = settled;
+    fields->calls = calls;
     fields->owner = owner;
     fields->token = token;
     fields->fatal_passes = 0;
@@ -159,7 +170,7 @@ static enum tg_step step_on_seat(tgd_side *side, PyObject *coro, PyObject *conte
     failed |= tgd_task_wait_for(task, fields, *out) < 0;
     *out = failed ? NULL : task;
     if (failed) {
-        fields->settled = NULL;
+        fields->calls = NULL;
         fields->phase = TGD_ENDED;
         PyObject *error = tgd_fetch_raised();
         close_coroutine(coro);
@@ -169,18 +180,18 @@ static enum tg_step step_on_seat(tgd_side *side, PyObject *coro, PyObject *conte
     return failed ? TG_STEP_BROKEN : TG_STEP_SUSPENDED;
 }
 
-enum tg_step tgd_first_step(tgd_side *side, PyObject *coro, PyObject *context, tg_driver_settled settled, void *owner,
+enum tg_step tgd_first_step(tgd_side *side, PyObject *coro, PyObject *context, const struct tg_driver_calls *calls, void *owner,
                             uint64_t token, PyObject **out)
 {
     *out = NULL;
     if (side->seat) {
-        return step_on_seat(side, coro, context, settled, owner, token, out);
+        return step_on_seat(side, coro, context, calls, owner, token, out);
     }
     tgd_scope scope;
     if (tgd_seat_enter(side, &scope) < 0) {
         return TG_STEP_BROKEN;
     }
-    enum tg_step step = step_on_seat(side, coro, context, settled, owner, token, out);
+    enum tg_step step = step_on_seat(side, coro, context, calls, owner, token, out);
     tgd_seat_leave(side, &scope);
     return step;
 }

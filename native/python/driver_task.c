@@ -155,7 +155,7 @@ void tgd_task_reset(tgd_fields *fields)
     fields->must_cancel = 0;
     fields->cancelled_at_end = 0;
     fields->fatal_passes = 0;
-    fields->settled = NULL;
+    fields->calls = NULL;
     fields->owner = NULL;
     Py_CLEAR(fields->owner_object);
 }

@@ -18,6 +18,8 @@ static void child_settled(void *owner, uint64_t token, PyObject *outcome, int ra
     }
 }
 
+static const struct tg_driver_calls child_calls = {.settled = child_settled};
+
 static int add_child(PyObject *future, Py_ssize_t index, PyObject *child)
 {
     tgd_gathering *gathering = tgd_gathering_of(future);
@@ -101,7 +103,7 @@ static int begin_coroutine(tgd_side *side, PyObject *future, Py_ssize_t index, P
     tgd_state *state = side->state;
     void *variables = state->vars_at ? tgd_context_vars(state, *context) : NULL;
     PyObject *out;
-    enum tg_step step = tgd_first_step(side, coro, *context, child_settled, future, (uint64_t)index, &out);
+    enum tg_step step = tgd_first_step(side, coro, *context, &child_calls, future, (uint64_t)index, &out);
     if (step == TG_STEP_SUSPENDED) {
         tgd_fields *fields = tgd_fields_of(out);
         fields->owner_object = Py_NewRef(future);

@@ -19,6 +19,7 @@ struct tg_flight {
     uint32_t slot;
     uint8_t timed_out;
     uint8_t cancelled;
+    uint8_t interrupted; /* while it held the loop past its timeout; see pump_watch.h */
 };
 
 struct ended {
@@ -50,6 +51,10 @@ typedef struct tg_pump_object {
     int one_by_one; /* the last items suspended: start them with permits of their own at once */
     int closed;
     int cancel_requested;
+    int stepping; /* steps that run now: more than one when a step runs a loop */
+    uint64_t outer_start_ns;
+    int first_watched; /* the first step that is made now is one of them */
+    int first_interrupted;
     struct tg_flight *spare;
     struct tg_flight *flights;
     Py_ssize_t n_flights;
@@ -66,6 +71,8 @@ typedef struct tg_pump_object {
 /* ---- pump_flight.c ---- */
 struct tg_flight *tg_flight_spare(PumpObject *self);
 int tg_flight_launch(PumpObject *self, struct tg_flight *flight, RunObject *run, struct tg_item *item, PyObject *task);
+/* It was interrupted and goes on: it has its timeout once more, from now, and is cancelled then. */
+void tg_flight_interrupted(PumpObject *self, struct tg_flight *flight);
 void tg_flight_land(PumpObject *self, struct tg_flight *flight);
 /* Cancels what is past its timeout. Returns when the next one will be. */
 uint64_t tg_flight_expire(PumpObject *self, uint64_t now);
@@ -76,7 +83,7 @@ void tg_flight_free_all(PumpObject *self);
 /* ---- pump_step.c ---- */
 void tg_pump_start_items(PumpObject *self, uint64_t *due_ns, int *more);
 void tg_pump_flush(PumpObject *self);
-void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised);
+extern const struct tg_driver_calls tg_pump_calls;
 /* Makes the loop call tick soon. */
 void tg_pump_schedule(PumpObject *self);
 

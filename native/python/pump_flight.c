@@ -61,7 +61,7 @@ int tg_flight_launch(PumpObject *self, struct tg_flight *flight, RunObject *run,
     flight->run = (RunObject *)Py_NewRef(run);
     flight->task = task;
     flight->start_ns = item->mark_ns;
-    flight->timed_out = flight->cancelled = 0;
+    flight->timed_out = flight->cancelled = flight->interrupted = 0;
     flight->previous = flight->next = NULL;
     flight->slot = self->worker->slot; /* the pump goes on with another */
     self->worker->slot = TG_NO_SLOT;
@@ -86,6 +86,17 @@ int tg_flight_launch(PumpObject *self, struct tg_flight *flight, RunObject *run,
 static int in_line_of(const struct tg_flight *first, const struct tg_flight *flight)
 {
     return flight->previous != NULL || flight->next != NULL || first == flight;
+}
+
+void tg_flight_interrupted(PumpObject *self, struct tg_flight *flight)
+{
+    LaneObject *lane = flight->run->lane;
+    flight->interrupted = 1;
+    flight->start_ns = tg_core_now(self->core->core);
+    if (!flight->timed_out && in_line_of(lane->first, flight)) {
+        line_remove(&lane->first, &lane->last, flight);
+        line_append(&lane->first, &lane->last, flight);
+    }
 }
 
 void tg_flight_land(PumpObject *self, struct tg_flight *flight)

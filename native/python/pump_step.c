@@ -1,5 +1,5 @@
 /* pump_step.c - starts coroutines, and writes down how they end. */
-#include "pump.h"
+#include "pump_watch.h"
 
 #include <string.h>
 
@@ -49,23 +49,19 @@ static struct begun begin(PumpObject *self, RunObject *run, struct tg_item *item
                          item->mark_ns, worker->tag);
     }
     LaneObject *lane = run->lane;
-    uint64_t sequence = atomic_load_explicit(&worker->sequence, memory_order_relaxed) + 1;
-    if (lane->hard_ns != 0) {
-        atomic_store_explicit(&worker->hard_ns, lane->hard_ns, memory_order_relaxed);
-        atomic_store(&worker->start_ns, item->mark_ns);
-        atomic_store_explicit(&worker->sequence, sequence, memory_order_release);
-        if (atomic_load(&core->watch_idle)) {
-            tg_watchdog_note(core);
-        }
+    int stepping = self->stepping;
+    self->first_watched = lane->timeout_ns != 0 || lane->hard_ns != 0;
+    self->first_interrupted = 0;
+    if (self->first_watched) {
+        tg_watch_begin(self, lane, item->mark_ns);
     }
     PyObject *coroutine = make_coroutine(self, run, item->position);
     if (coroutine != NULL) {
         begun.step = tg_driver_step(self->driver, coroutine, self->ambient.context, (uint64_t)(uintptr_t)flight, &begun.out);
         Py_DECREF(coroutine);
     }
-    if (lane->hard_ns != 0) {
-        atomic_store_explicit(&worker->start_ns, 0, memory_order_relaxed);
-    }
+    /* The driver says when the step is over; not when there was none, or when the step itself made others. */
+    begun.interrupted = self->stepping != stepping ? tg_watch_end(self) : self->first_interrupted;
     if (coroutine == NULL || begun.step == TG_STEP_BROKEN) {
         begun.step = TG_STEP_RAISED;
         begun.out = tg_take_exception();
@@ -93,9 +89,27 @@ static PyObject *timeout_error(PumpObject *self, PyObject *cause)
     return error;
 }
 
+/* Is it the interrupt of this module, alone or as all there is in a TaskGroup's group? */
+static int is_interrupt(struct tg_module_state *state, PyObject *raised)
+{
+    if (PyErr_GivenExceptionMatches(raised, state->item_timeout)) {
+        return 1;
+    }
+    if (!PyErr_GivenExceptionMatches(raised, PyExc_BaseExceptionGroup)) {
+        return 0;
+    }
+    PyObject *parts = PyObject_CallMethod(raised, "split", "O", state->item_timeout);
+    int alone = parts != NULL && PyTuple_Check(parts) && PyTuple_GET_SIZE(parts) == 2 &&
+                PyTuple_GET_ITEM(parts, 1) == Py_None;
+    Py_XDECREF(parts);
+    PyErr_Clear();
+    return alone;
+}
+
 /* Notes an exception; answers the verdict. *error is what was kept. */
 static enum tg_verdict note_error(PumpObject *self, RunObject *run, struct tg_item *item, PyObject *raised,
-                                  const struct tg_flight *flight, uint64_t now, uint64_t *retry_after_ns, PyObject **kept)
+                                  const struct tg_flight *flight, int interrupted, uint64_t now, uint64_t *retry_after_ns,
+                                  PyObject **kept)
 {
     int end = TG_END_RAISED;
     PyObject *error = Py_NewRef(raised);
@@ -106,6 +120,8 @@ static enum tg_verdict note_error(PumpObject *self, RunObject *run, struct tg_it
             end = TG_END_TIMED_OUT;
             Py_SETREF(error, timeout_error(self, raised));
         }
+    } else if (interrupted && is_interrupt(self->core->state, raised)) {
+        end = TG_END_TIMED_OUT;
     }
     tg_item_end(item, TG_VERDICT_FAIL_FINAL, 0, now);
     enum tg_verdict verdict = tg_run_attempt_failed(run, item, error, end, retry_after_ns);
@@ -188,7 +204,9 @@ static int start_next(PumpObject *self)
             tg_core_return(self->core->core, item, 0);
             break;
         }
+        tg_watch_open(self);
         enough = start_each(self, &item, 1) != 0 && timer_holds(self, lane, start_ns);
+        tg_watch_close(self);
         tg_ambient_drop(&self->ambient);
         tg_driver_leave(self->driver, &scope);
         tg_pump_flush(self);
@@ -196,7 +214,7 @@ static int start_next(PumpObject *self)
     return enough && timer_serves_waits(self);
 }
 
-void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised)
+static void settled(void *owner, uint64_t token, PyObject *outcome, int raised)
 {
     PumpObject *self = owner;
     struct tg_flight *flight = (struct tg_flight *)(uintptr_t)token;
@@ -207,7 +225,7 @@ void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised)
     PyObject *error = NULL;
     if (raised) {
         uint64_t retry_after_ns;
-        enum tg_verdict verdict = note_error(self, run, item, outcome, flight, now, &retry_after_ns, &error);
+        enum tg_verdict verdict = note_error(self, run, item, outcome, flight, flight->interrupted, now, &retry_after_ns, &error);
         tg_item_end(item, verdict, retry_after_ns, now);
     } else {
         tg_item_end(item, TG_VERDICT_OK, 0, now);
@@ -224,7 +242,18 @@ void tg_pump_settled(void *owner, uint64_t token, PyObject *outcome, int raised)
     Py_DECREF(self);
 }
 
+const struct tg_driver_calls tg_pump_calls = {.settled = settled, .stepping = tg_pump_stepping};
+
 /* ---- starting ---- */
+
+static void launch(PumpObject *self, struct tg_flight *flight, RunObject *run, struct tg_item *item,
+                   const struct begun *begun)
+{
+    tg_flight_launch(self, flight, run, item, begun->out);
+    if (begun->interrupted) {
+        tg_flight_interrupted(self, flight);
+    }
+}
 
 /* A sequential run: items that do not suspend follow each other with one permit and no lock. Returns whether one suspended. */
 static int start_run(PumpObject *self, struct tg_run *claimed)
@@ -245,7 +274,7 @@ static int start_run(PumpObject *self, struct tg_run *claimed)
         if (begun.step == TG_STEP_SUSPENDED) {
             struct tg_flight *flight = self->spare;
             tg_core_detach(self->core->core, claimed, item);
-            tg_flight_launch(self, flight, run, item, begun.out);
+            launch(self, flight, run, item, &begun);
             suspended = 1;
         } else if (begun.step == TG_STEP_RETURNED) {
             tg_item_end(item, TG_VERDICT_OK, 0, now);
@@ -253,7 +282,7 @@ static int start_run(PumpObject *self, struct tg_run *claimed)
         } else {
             uint64_t retry_after_ns;
             PyObject *error;
-            enum tg_verdict verdict = note_error(self, run, item, begun.out, NULL, now, &retry_after_ns, &error);
+            enum tg_verdict verdict = note_error(self, run, item, begun.out, NULL, begun.interrupted, now, &retry_after_ns, &error);
             Py_DECREF(begun.out);
             tg_item_end(item, verdict, retry_after_ns, now);
             failed[n_failed].run = (RunObject *)Py_NewRef(run);
@@ -288,7 +317,7 @@ static size_t start_each(PumpObject *self, struct tg_item **items, size_t n)
         }
         struct begun begun = begin(self, run, item);
         if (begun.step == TG_STEP_SUSPENDED) {
-            tg_flight_launch(self, self->spare, run, item, begun.out);
+            launch(self, self->spare, run, item, &begun);
             suspended++;
             continue;
         }
@@ -299,7 +328,7 @@ static size_t start_each(PumpObject *self, struct tg_item **items, size_t n)
             tg_run_succeeded(run, item, begun.out);
         } else {
             uint64_t retry_after_ns;
-            enum tg_verdict verdict = note_error(self, run, item, begun.out, NULL, now, &retry_after_ns, &error);
+            enum tg_verdict verdict = note_error(self, run, item, begun.out, NULL, begun.interrupted, now, &retry_after_ns, &error);
             Py_DECREF(begun.out);
             tg_item_end(item, verdict, retry_after_ns, now);
         }
@@ -323,6 +352,7 @@ void tg_pump_start_items(PumpObject *self, uint64_t *due_ns, int *more)
         PyErr_WriteUnraisable((PyObject *)self);
         return;
     }
+    tg_watch_open(self);
     while (!self->closed) {
         if (left == 0 || tg_core_now(core) - began > STEP_BUDGET_NS) {
             *more = 1;
@@ -349,6 +379,7 @@ void tg_pump_start_items(PumpObject *self, uint64_t *due_ns, int *more)
             }
         }
     }
+    tg_watch_close(self);
     tg_ambient_drop(&self->ambient);
     tg_driver_leave(self->driver, &scope);
 }

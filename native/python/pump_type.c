@@ -198,9 +198,10 @@ static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self->worker != NULL) {
         pthread_setspecific(state->worker_key, self->worker->outer); /* items of a loop do not nest */
         self->worker->outer = NULL;
+        self->worker->on_loop = 1;
     }
     PyObject *module = PyType_GetModule(type);
-    self->driver = module ? tg_driver_create(module, loop, tg_pump_settled, self) : NULL;
+    self->driver = module ? tg_driver_create(module, loop, &tg_pump_calls, self) : NULL;
     if (!self->context || !self->tick || !self->on_timer || !self->worker || !self->driver || take_index(self, index) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -253,6 +254,11 @@ static void release_worker(PumpObject *self)
 {
     if (self->worker != NULL) {
         struct tg_worker *outer = tg_worker_current(self->core->state);
+        if (self->stepping != 0 && self->worker->interrupted == atomic_load(&self->worker->sequence)) {
+            PyThreadState_SetAsyncExc(self->worker->thread_id, NULL); /* the step that closes us is over its timeout */
+        }
+        self->worker->on_loop = 0;
+        atomic_store(&self->worker->active, 0);
         tg_worker_leave(self->core, self->worker);
         pthread_setspecific(self->core->state->worker_key, outer);
         self->worker = NULL;

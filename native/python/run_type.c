@@ -90,11 +90,7 @@ static int check_interrupts(CoreObject *core)
     if (PyErr_CheckSignals() < 0) {
         return -1;
     }
-    struct tg_worker *worker = tg_worker_current(core->state);
-    if (worker != NULL && worker->interrupted != 0 &&
-        worker->interrupted == atomic_load_explicit(&worker->sequence, memory_order_relaxed) &&
-        atomic_load_explicit(&worker->start_ns, memory_order_relaxed) != 0 &&
-        PyThreadState_SetAsyncExc(worker->thread_id, NULL) >= 0) {
+    if (tg_worker_take_interrupt(core)) {
         PyErr_SetNone(core->state->item_timeout);
         return -1;
     }

@@ -66,8 +66,16 @@ struct tg_worker {
     _Atomic uint64_t timeout_ns;
     _Atomic uint64_t hard_ns;
     _Atomic uint64_t overdue; /* sequence that the watchdog found overdue */
+    _Atomic uint32_t strikes; /* interrupts that the watchdog asked for */
+    uint32_t struck;          /* and the last of them that was sent; GIL */
     uint64_t interrupted;     /* sequence an interrupt was sent to; GIL */
     _Atomic int inner_active; /* a nested level runs items now: not to be interrupted */
+    /* Of the record of an event loop (pump_watch.h), else 0. */
+    int on_loop;
+    _Atomic int active;   /* steps are being made */
+    uint64_t looked_at;   /* watchdog: the sequence that the look before found running */
+    uint64_t overdue_ns;  /* watchdog: when it was found overdue */
+    struct tg_worker *below; /* owner: the loop's record whose step runs this level */
 };
 
 struct tg_core_object;
@@ -76,7 +84,9 @@ struct tg_run_object;
 struct tg_worker *tg_worker_enter(struct tg_core_object *self);
 void tg_worker_leave(struct tg_core_object *self, struct tg_worker *worker);
 struct tg_worker *tg_worker_current(struct tg_module_state *state);
-/* Whether some worker began an item less than `age_ns` ago; *retry_ns: when to look again. No GIL. */
+/* Takes back the interrupt of the item that waits on this thread, and answers whether there was one. With the GIL. */
+int tg_worker_take_interrupt(struct tg_core_object *self);
+/* Whether some thread began a sync item less than `age_ns` ago; *retry_ns: when to look again. No GIL. */
 int tg_worker_any_fresh(struct tg_core_object *self, uint64_t now_ns, uint64_t age_ns, uint64_t *retry_ns);
 
 /* ---- objects ---- */

@@ -17,6 +17,8 @@
 #define HARD_EXIT_CODE 86
 #define SHORTEST_LOOK_NS 1000000u
 #define LONGEST_LOOK_NS 1000000000u
+/* Before it goes to sleep: coroutines that suspend and resume all the time shall not wake it each time. */
+#define QUIET_LOOKS 2
 
 /* The signal that writes the stacks of all threads: host.py registers faulthandler for it. */
 #define DUMP_SIGNAL (SIGRTMIN + 7)
@@ -51,6 +53,12 @@ static _Noreturn void end_process(const char *what, uint64_t ran_ns)
     _exit(HARD_EXIT_CODE);
 }
 
+static uint64_t look_period_ns(CoreObject *self)
+{
+    uint64_t period = atomic_load_explicit(&self->min_timeout_ns, memory_order_relaxed) / 8;
+    return period < SHORTEST_LOOK_NS ? SHORTEST_LOOK_NS : period > LONGEST_LOOK_NS ? LONGEST_LOOK_NS : period;
+}
+
 /* Looks at every worker. Returns when to look again (TG_NEVER: nothing with a timeout runs). */
 static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
 {
@@ -62,10 +70,14 @@ static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
         uint64_t start = atomic_load(&worker->start_ns);
         uint64_t timeout = atomic_load_explicit(&worker->timeout_ns, memory_order_relaxed);
         uint64_t hard = atomic_load_explicit(&worker->hard_ns, memory_order_relaxed);
-        if (!worker->in_use || start == 0 || (timeout == 0 && hard == 0)) {
+        int running = start != 0 && (timeout != 0 || hard != 0);
+        if (!worker->in_use || !(running || atomic_load_explicit(&worker->active, memory_order_seq_cst))) {
             continue;
         }
         busy = 1;
+        if (!running) {
+            continue;
+        }
         if (hard != 0 && now >= start + hard) {
             /* Once more, now that both are read: the sequence may belong to a newer item than the start. */
             if (atomic_load_explicit(&worker->start_ns, memory_order_relaxed) == start) {
@@ -75,15 +87,22 @@ static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
         if (hard != 0 && start + hard < next) {
             next = start + hard;
         }
-        if (timeout == 0 || atomic_load_explicit(&worker->overdue, memory_order_relaxed) == sequence) {
+        if (timeout == 0 || (atomic_load_explicit(&worker->overdue, memory_order_relaxed) == sequence &&
+                             !(worker->on_loop && now >= worker->overdue_ns + timeout))) {
             continue;
         }
+        int seen_before = worker->looked_at == sequence;
+        worker->looked_at = sequence;
         if (now < start + timeout) {
             next = start + timeout < next ? start + timeout : next;
+        } else if (worker->on_loop && !seen_before) {
+            next = now + SHORTEST_LOOK_NS; /* it may just have begun: pump_watch.h */
         } else if (atomic_load_explicit(&worker->inner_active, memory_order_relaxed)) {
             next = now + 10 * SHORTEST_LOOK_NS; /* it waits and runs other items meanwhile: after them */
         } else {
+            worker->overdue_ns = now;
             atomic_store_explicit(&worker->overdue, sequence, memory_order_relaxed);
+            atomic_fetch_add_explicit(&worker->strikes, 1, memory_order_relaxed);
             *overdue = 1;
         }
     }
@@ -102,14 +121,14 @@ static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
         return TG_NEVER;
     }
     /* A busy worker begins new items all the time: look often enough for the shortest timeout. */
-    uint64_t period = atomic_load_explicit(&self->min_timeout_ns, memory_order_relaxed) / 8;
-    period = period < SHORTEST_LOOK_NS ? SHORTEST_LOOK_NS : period > LONGEST_LOOK_NS ? LONGEST_LOOK_NS : period;
+    uint64_t period = look_period_ns(self);
     return next < now + period ? next : now + period;
 }
 
 static void *watchdog_main(void *argument)
 {
     CoreObject *self = argument;
+    unsigned quiet = 0;
     pthread_mutex_lock(&self->watch_mu);
     while (!atomic_load_explicit(&self->stopping, memory_order_relaxed)) {
         /* Before the look: who starts after it, sees it and signals. */
@@ -121,7 +140,14 @@ static void *watchdog_main(void *argument)
             self->interrupts = 1;
             pthread_cond_signal(&self->interrupt_cond);
         }
+        if (next == TG_NEVER && quiet < QUIET_LOOKS) {
+            next = now + look_period_ns(self);
+            quiet++;
+        } else if (next != TG_NEVER) {
+            quiet = 0;
+        }
         if (next == TG_NEVER) {
+            quiet = 0;
             pthread_cond_wait(&self->watch_cond, &self->watch_mu);
         } else {
             atomic_store_explicit(&self->watch_idle, 0, memory_order_relaxed);
@@ -189,10 +215,12 @@ static void interrupt_overdue(CoreObject *self)
     pthread_mutex_lock(&self->workers_mu);
     for (struct tg_worker *worker = self->workers; worker != NULL && n < 64; worker = worker->next) {
         uint64_t sequence = atomic_load_explicit(&worker->sequence, memory_order_relaxed);
+        uint32_t strikes = atomic_load_explicit(&worker->strikes, memory_order_relaxed);
         if (worker->in_use && atomic_load_explicit(&worker->overdue, memory_order_relaxed) == sequence &&
-            worker->interrupted != sequence && atomic_load_explicit(&worker->start_ns, memory_order_relaxed) != 0 &&
+            worker->struck != strikes && atomic_load_explicit(&worker->start_ns, memory_order_relaxed) != 0 &&
             !atomic_load_explicit(&worker->inner_active, memory_order_relaxed)) {
             worker->interrupted = sequence;
+            worker->struck = strikes;
             targets[n++].thread_id = worker->thread_id;
         }
     }

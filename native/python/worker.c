@@ -16,10 +16,16 @@ struct tg_worker *tg_worker_current(struct tg_module_state *state)
 struct tg_worker *tg_worker_enter(CoreObject *self)
 {
     struct tg_worker *outer = tg_worker_current(self->state);
+    unsigned long thread_id = PyThread_get_thread_ident();
     pthread_mutex_lock(&self->workers_mu);
-    struct tg_worker *worker = self->workers;
-    while (worker != NULL && worker->in_use) {
-        worker = worker->next;
+    struct tg_worker *worker = NULL, *below = NULL;
+    for (struct tg_worker *other = self->workers; other != NULL; other = other->next) {
+        if (!other->in_use) {
+            worker = worker != NULL ? worker : other;
+        } else if (other->on_loop && other->thread_id == thread_id &&
+                   atomic_load_explicit(&other->start_ns, memory_order_relaxed) != 0) {
+            below = other; /* a coroutine waits here, and runs sync items meanwhile */
+        }
     }
     if (worker == NULL) {
         worker = calloc(1, sizeof *worker);
@@ -34,13 +40,17 @@ struct tg_worker *tg_worker_enter(CoreObject *self)
         self->workers = worker;
     }
     worker->in_use = 1;
-    worker->thread_id = PyThread_get_thread_ident();
+    worker->thread_id = thread_id;
     pthread_mutex_unlock(&self->workers_mu);
     if (self->journal != NULL && worker->slot == TG_NO_SLOT &&
         tg_journal_acquire(self->journal, &worker->slot) != TG_OK) {
         worker->slot = TG_NO_SLOT; /* all slots are taken: run without */
     }
     worker->outer = outer;
+    worker->below = below;
+    if (below != NULL) {
+        atomic_store_explicit(&below->inner_active, 1, memory_order_relaxed);
+    }
     worker->depth = outer ? outer->depth + 1 : 0;
     if (outer != NULL) {
         atomic_store_explicit(&outer->inner_active, 1, memory_order_relaxed);
@@ -57,6 +67,10 @@ void tg_worker_leave(CoreObject *self, struct tg_worker *worker)
         atomic_store_explicit(&worker->outer->inner_active, 0, memory_order_relaxed);
         worker->outer = NULL;
     }
+    if (worker->below != NULL) {
+        atomic_store_explicit(&worker->below->inner_active, 0, memory_order_relaxed);
+        worker->below = NULL;
+    }
     if (self->journal != NULL && worker->slot != TG_NO_SLOT) {
         tg_journal_release(self->journal, worker->slot);
         worker->slot = TG_NO_SLOT;
@@ -66,13 +80,35 @@ void tg_worker_leave(CoreObject *self, struct tg_worker *worker)
     pthread_mutex_unlock(&self->workers_mu);
 }
 
+static int is_interrupted(const struct tg_worker *worker)
+{
+    return worker->interrupted != 0 && worker->interrupted == atomic_load_explicit(&worker->sequence, memory_order_relaxed) &&
+           atomic_load_explicit(&worker->start_ns, memory_order_relaxed) != 0;
+}
+
+int tg_worker_take_interrupt(CoreObject *self)
+{
+    unsigned long thread_id = PyThread_get_thread_ident();
+    struct tg_worker *worker = tg_worker_current(self->state);
+    if (worker == NULL) { /* the record of a loop is not the current one of its thread */
+        pthread_mutex_lock(&self->workers_mu);
+        for (worker = self->workers; worker != NULL; worker = worker->next) {
+            if (worker->in_use && worker->on_loop && worker->thread_id == thread_id && is_interrupted(worker)) {
+                break;
+            }
+        }
+        pthread_mutex_unlock(&self->workers_mu);
+    }
+    return worker != NULL && is_interrupted(worker) && PyThreadState_SetAsyncExc(thread_id, NULL) >= 0;
+}
+
 int tg_worker_any_fresh(CoreObject *self, uint64_t now_ns, uint64_t age_ns, uint64_t *retry_ns)
 {
     int fresh = 0;
     pthread_mutex_lock(&self->workers_mu);
     for (struct tg_worker *worker = self->workers; worker != NULL; worker = worker->next) {
         uint64_t start = atomic_load_explicit(&worker->start_ns, memory_order_relaxed);
-        if (worker->in_use && start != 0 && start + age_ns > now_ns) {
+        if (worker->in_use && !worker->on_loop && start != 0 && start + age_ns > now_ns) {
             fresh = 1;
             *retry_ns = start + age_ns;
             break;
