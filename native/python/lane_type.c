@@ -68,14 +68,15 @@ static RunObject *new_run(LaneObject *lane, PyObject *items, Py_ssize_t n)
     run->remaining = n;
     run->core = (CoreObject *)Py_NewRef(lane->core);
     run->lane = (LaneObject *)Py_NewRef(lane);
-    run->values = PyMem_Calloc((size_t)n + 1, sizeof *run->values);
     run->outcomes = PyMem_Calloc((size_t)n + 1, 1);
-    run->fresh = PyMem_Malloc(((size_t)n + 1) * sizeof *run->fresh);
-    if (run->values == NULL || run->outcomes == NULL || run->fresh == NULL) {
+    run->list = PyList_New(n);
+    if (run->outcomes == NULL || run->list == NULL) {
         Py_DECREF(run);
         PyErr_NoMemory();
         return NULL;
     }
+    PyObject_GC_UnTrack(run->list); /* Python code must not find a list with empty places */
+    run->values = ((PyListObject *)run->list)->ob_item;
     return run;
 }
 
@@ -111,6 +112,9 @@ static int item_keys(LaneObject *lane, RunObject *run, Py_ssize_t position, uint
 static int settle_before(LaneObject *lane, RunObject *run, const Py_buffer *skip, const Py_buffer *crashes, uint64_t *keys)
 {
     Py_ssize_t n_keys = PyTuple_GET_SIZE(lane->keys);
+    if (skip->len == 0 && crashes->len == 0 && n_keys == 0) {
+        return 0;
+    }
     for (Py_ssize_t i = 0; i < run->n; i++) {
         if (is_skipped(skip, i)) {
             run->outcomes[i] = TG_OUTCOME_RETURNED; /* any mark: it was never this run's */
@@ -141,6 +145,9 @@ static tg_status submit_stretches(LaneObject *lane, RunObject *run, const uint64
             continue;
         }
         Py_ssize_t end = first + 1;
+        if (run->remaining == run->n) {
+            end = run->n; /* none was settled before */
+        }
         while (end < run->n && run->outcomes[end] == 0) {
             end++;
         }

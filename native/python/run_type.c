@@ -6,8 +6,6 @@
 
 #define SIGNAL_LOOK_NS 50000000u /* a waiting thread looks for signals this often */
 
-static const char *const class_names[TG_CLASSES] = {"queued", "limited", "backoff", "running", "settling"};
-
 static int run_clear(RunObject *self)
 {
     Py_CLEAR(self->items);
@@ -18,13 +16,11 @@ static int run_clear(RunObject *self)
     Py_CLEAR(self->failures);
     Py_CLEAR(self->returned);
     Py_CLEAR(self->deferred);
-    for (Py_ssize_t i = 0; i < self->n; i++) {
-        if (self->values != NULL) {
-            Py_CLEAR(self->values[i]);
-        }
-        if (self->errors != NULL) {
-            Py_CLEAR(self->errors[i]);
-        }
+    self->values = NULL;
+    Py_CLEAR(self->list);
+    self->n_fresh = self->n_fresh_bad = 0;
+    for (Py_ssize_t i = 0; self->errors != NULL && i < self->n; i++) {
+        Py_CLEAR(self->errors[i]);
     }
     return 0;
 }
@@ -43,7 +39,7 @@ static int run_traverse(RunObject *self, visitproc visit, void *arg)
     Py_VISIT(self->returned);
     Py_VISIT(self->deferred);
     for (Py_ssize_t i = 0; i < self->n; i++) {
-        if (self->values != NULL) {
+        if (self->values != NULL) { /* the list is ours alone, and the collector does not know it */
             Py_VISIT(self->values[i]);
         }
         if (self->errors != NULL) {
@@ -61,10 +57,8 @@ static void run_dealloc(RunObject *self)
         tg_group_destroy(self->group); /* done, or start() keeps a reference; in a forked child the core refuses */
     }
     run_clear(self);
-    PyMem_Free(self->values);
     PyMem_Free(self->errors);
     PyMem_Free(self->outcomes);
-    PyMem_Free(self->fresh);
     PyMem_Free(self->attempts);
     PyMem_Free(self->detail);
     PyMem_Free(self->coarse);
@@ -153,262 +147,6 @@ static PyObject *run_wait(RunObject *self, PyObject *args)
     Py_RETURN_TRUE;
 }
 
-/* ---- take ---- */
-
-static int set_number(PyObject *dict, const char *key, uint64_t value)
-{
-    PyObject *number = PyLong_FromUnsignedLongLong(value);
-    int result = number ? PyDict_SetItemString(dict, key, number) : -1;
-    Py_XDECREF(number);
-    return result;
-}
-
-/* "running:123", made once for each bucket: a batch has a hundred of them. */
-static PyObject *coarse_key(struct tg_module_state *state, int class_, uint32_t index)
-{
-    PyObject **place = &state->coarse_keys[class_][index];
-    if (*place == NULL) {
-        *place = PyUnicode_FromFormat("%s:%u", class_names[class_], (unsigned)index);
-    }
-    return *place;
-}
-
-int tg_stats_add_coarse(struct tg_module_state *state, PyObject *dict, int class_, uint32_t index, uint64_t count)
-{
-    PyObject *key = coarse_key(state, class_, index);
-    PyObject *number = key ? PyLong_FromUnsignedLongLong(count) : NULL;
-    int result = number ? PyDict_SetItem(dict, key, number) : -1;
-    Py_XDECREF(number);
-    return result;
-}
-
-static int add_coarse(RunObject *self, PyObject *dict, int class_)
-{
-    struct tg_coarse_entry entries[TG_COARSE_BUCKETS];
-    size_t used = 0;
-    if (tg_group_get_coarse(self->group, class_, entries, TG_COARSE_BUCKETS, &used) != TG_OK || used == 0) {
-        return 0;
-    }
-    if (self->coarse == NULL) {
-        self->coarse = PyMem_Calloc(TG_CLASSES * TG_COARSE_BUCKETS, sizeof *self->coarse);
-        if (self->coarse == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-    }
-    uint64_t *seen = self->coarse + (size_t)class_ * TG_COARSE_BUCKETS;
-    for (size_t i = 0; i < used; i++) {
-        uint64_t added = entries[i].count - seen[entries[i].index];
-        seen[entries[i].index] = entries[i].count;
-        if (added != 0 && tg_stats_add_coarse(self->core->state, dict, class_, entries[i].index, added) < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static PyObject *stats_delta(RunObject *self, const struct tg_group_stats *now)
-{
-    PyObject *dict = PyDict_New();
-    if (dict == NULL) {
-        return NULL;
-    }
-    for (int class_ = 0; class_ < TG_CLASSES; class_++) {
-        uint64_t count = now->count[class_] - self->reported.count[class_];
-        if (count == 0) {
-            continue;
-        }
-        char key[32];
-        const char *name = class_names[class_];
-        PyOS_snprintf(key, sizeof key, "%s_count", name);
-        int failed = set_number(dict, key, count);
-        PyOS_snprintf(key, sizeof key, "%s_sum_ns", name);
-        failed |= set_number(dict, key, now->sum_ns[class_] - self->reported.sum_ns[class_]);
-        PyOS_snprintf(key, sizeof key, "%s_min_ns", name);
-        failed |= set_number(dict, key, now->min_ns[class_]);
-        PyOS_snprintf(key, sizeof key, "%s_max_ns", name);
-        failed |= set_number(dict, key, now->max_ns[class_]);
-        if (failed || add_coarse(self, dict, class_) < 0) {
-            Py_DECREF(dict);
-            return NULL;
-        }
-    }
-    return dict;
-}
-
-struct taken {
-    const uint32_t *positions; /* ascending; NULL: all from 0 to count */
-    uint32_t *sorted;          /* to be freed, or NULL */
-    Py_ssize_t count;
-    Py_ssize_t n_ok;
-    int contiguous;
-    uint32_t first_ok;
-};
-
-static uint32_t position_at(const struct taken *taken, Py_ssize_t i)
-{
-    return taken->positions != NULL ? taken->positions[i] : (uint32_t)i;
-}
-
-/* Settled positions in ascending order: they are distinct, so marking and sweeping sorts them in linear time. */
-static uint32_t *sort_positions(const RunObject *self, const uint32_t *fresh, Py_ssize_t count)
-{
-    uint32_t *sorted = PyMem_Malloc((size_t)count * sizeof *sorted);
-    char *marks = PyMem_Calloc((size_t)self->n, 1);
-    if (sorted == NULL || marks == NULL) {
-        PyMem_Free(sorted);
-        PyMem_Free(marks);
-        PyErr_NoMemory();
-        return NULL;
-    }
-    uint32_t low = UINT32_MAX, high = 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        marks[fresh[i]] = 1;
-        low = fresh[i] < low ? fresh[i] : low;
-        high = fresh[i] > high ? fresh[i] : high;
-    }
-    Py_ssize_t at = 0;
-    for (uint32_t position = low; at < count && position <= high; position++) {
-        if (marks[position]) {
-            sorted[at++] = position;
-        }
-    }
-    PyMem_Free(marks);
-    return sorted;
-}
-
-static int collect(RunObject *self, struct taken *taken)
-{
-    const uint32_t *fresh = self->fresh + self->n_taken;
-    *taken = (struct taken){.positions = fresh, .count = self->n_fresh - self->n_taken, .contiguous = 1};
-    if (taken->count == self->n) {
-        taken->positions = NULL;
-    }
-    for (Py_ssize_t i = 1; taken->positions != NULL && i < taken->count; i++) {
-        if (fresh[i] < fresh[i - 1]) {
-            taken->positions = taken->sorted = sort_positions(self, fresh, taken->count);
-            if (taken->sorted == NULL) {
-                return -1;
-            }
-            break;
-        }
-    }
-    uint32_t expected = 0;
-    for (Py_ssize_t i = 0; i < taken->count; i++) {
-        uint32_t position = position_at(taken, i);
-        if (self->outcomes[position] != TG_OUTCOME_SUCCEEDED) {
-            continue;
-        }
-        if (taken->n_ok++ == 0) {
-            taken->first_ok = position;
-        } else if (position != expected) {
-            taken->contiguous = 0;
-        }
-        expected = position + 1;
-    }
-    return 0;
-}
-
-static int fill_successes(RunObject *self, const struct taken *taken, PyObject *values, PyObject *positions)
-{
-    Py_ssize_t at = 0;
-    for (Py_ssize_t i = 0; i < taken->count; i++) {
-        uint32_t position = position_at(taken, i);
-        if (self->outcomes[position] != TG_OUTCOME_SUCCEEDED) {
-            continue;
-        }
-        if (positions != NULL) {
-            PyObject *number = PyLong_FromUnsignedLong(position);
-            if (number == NULL) {
-                return -1;
-            }
-            PyList_SET_ITEM(positions, at, number);
-        }
-        PyList_SET_ITEM(values, at++, self->values[position]);
-        self->values[position] = NULL;
-    }
-    return 0;
-}
-
-static PyObject *bitmap(RunObject *self, const struct taken *taken)
-{
-    if (taken->count == self->n) {
-        return PyBytes_FromStringAndSize(NULL, 0);
-    }
-    PyObject *bits = PyBytes_FromStringAndSize(NULL, (self->n + 7) / 8);
-    if (bits != NULL) {
-        char *bytes = PyBytes_AS_STRING(bits);
-        memset(bytes, 0, (size_t)PyBytes_GET_SIZE(bits));
-        for (Py_ssize_t i = 0; i < taken->count; i++) {
-            bytes[taken->positions[i] >> 3] |= (char)(1u << (taken->positions[i] & 7));
-        }
-    }
-    return bits;
-}
-
-static PyObject *swap_list(PyObject **list)
-{
-    PyObject *taken = *list;
-    *list = NULL;
-    return taken ? taken : PyList_New(0);
-}
-
-static PyObject *run_take(RunObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (self->core->core != NULL) {
-        tg_settle_pending(self->core);
-    }
-    struct tg_group_stats now;
-    memset(&now, 0, sizeof now);
-    tg_status status = self->core->core ? tg_group_get_stats(self->group, &now) : TG_OK;
-    if (status != TG_OK) {
-        return tg_raise_status(self->core->state, status, "run");
-    }
-    int complete = self->remaining == 0;
-    struct taken taken;
-    if (collect(self, &taken) < 0) {
-        return NULL;
-    }
-    PyObject *result = NULL, *positions = NULL, *bits = NULL, *stats = NULL, *attempts = NULL, *counts = NULL;
-    uint64_t outcomes[TG_OUTCOMES] = {0};
-    for (Py_ssize_t i = 0; i < taken.count; i++) {
-        outcomes[self->outcomes[position_at(&taken, i)]]++;
-    }
-    PyObject *values = PyList_New(taken.n_ok);
-    if (values != NULL && !taken.contiguous) {
-        positions = PyList_New(taken.n_ok);
-    }
-    bits = bitmap(self, &taken);
-    stats = stats_delta(self, &now);
-    attempts = complete && self->attempts ? PyBytes_FromStringAndSize((char *)self->attempts, self->n)
-                                          : PyBytes_FromStringAndSize(NULL, 0);
-    counts = Py_BuildValue("(KKKKK)", (unsigned long long)outcomes[1], (unsigned long long)outcomes[2],
-                           (unsigned long long)outcomes[3], (unsigned long long)outcomes[4],
-                           (unsigned long long)outcomes[5]);
-    if (values == NULL || (!taken.contiguous && positions == NULL) || !bits || !stats || !attempts || !counts ||
-        fill_successes(self, &taken, values, positions) < 0) {
-        goto done;
-    }
-    uint64_t executions = now.attempts - self->reported.attempts, retries = now.retries - self->reported.retries;
-    self->reported = now;
-    self->n_taken = self->n_fresh;
-    PyObject *failures = swap_list(&self->failures);
-    PyObject *returned = complete ? swap_list(&self->returned) : PyList_New(0);
-    PyObject *deferred = complete ? swap_list(&self->deferred) : PyList_New(0);
-    result = Py_BuildValue("(nOnOONNNOOKKO)", taken.count, bits, taken.n_ok && taken.contiguous ? (Py_ssize_t)taken.first_ok : -1,
-                           positions ? positions : Py_None, values, failures, returned, deferred, attempts, counts,
-                           (unsigned long long)executions, (unsigned long long)retries, stats);
-done:
-    PyMem_Free(taken.sorted);
-    Py_XDECREF(values);
-    Py_XDECREF(positions);
-    Py_XDECREF(bits);
-    Py_XDECREF(stats);
-    Py_XDECREF(attempts);
-    Py_XDECREF(counts);
-    return result;
-}
-
 /* ---- the rest ---- */
 
 static PyObject *run_cancel(RunObject *self, PyObject *Py_UNUSED(ignored))
@@ -483,7 +221,7 @@ static PyObject *run_get_done(RunObject *self, void *Py_UNUSED(closure))
 
 static PyMethodDef run_methods[] = {
     {"wait", (PyCFunction)run_wait, METH_VARARGS, "wait(timeout_ns, help): whether everything settled; -1 waits for ever."},
-    {"take", (PyCFunction)run_take, METH_NOARGS, "What settled since the last take, as a tuple (see host.py)."},
+    {"take", (PyCFunction)tg_run_take_settled, METH_NOARGS, "What settled since the last take, as a tuple (see host.py)."},
     {"cancel", (PyCFunction)run_cancel, METH_NOARGS, "Waiting items end as cancelled, running coroutines are cancelled."},
     {"drain", (PyCFunction)run_drain, METH_NOARGS, "Starts nothing more of this run."},
     {"add_done_callback", (PyCFunction)run_add_done_callback, METH_O, "Calls back with the run when it is done."},

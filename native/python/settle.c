@@ -7,18 +7,18 @@
 
 #include <string.h>
 
-static void note_settled(RunObject *run, uint64_t position, enum tg_outcome outcome)
+static void note_unsuccessful(RunObject *run, uint64_t position, enum tg_outcome outcome)
 {
     run->outcomes[position] = (uint8_t)outcome;
-    run->fresh[run->n_fresh++] = (uint32_t)position;
+    run->n_fresh++;
+    run->n_fresh_bad++;
     run->remaining--;
 }
 
-void tg_run_succeeded(RunObject *run, const struct tg_item *item, PyObject *value)
+/* What few runs ask for. */
+void tg_run_success_extras(RunObject *run, const struct tg_item *item)
 {
     uint64_t position = item->position;
-    run->values[position] = value;
-    note_settled(run, position, TG_OUTCOME_SUCCEEDED);
     if (run->errors != NULL) {
         Py_CLEAR(run->errors[position]);
     }
@@ -260,7 +260,7 @@ static void settle_one(RunObject *run, const struct tg_item *item, PyObject *err
             .attempts = item->attempts,
         };
     }
-    note_settled(run, position, item->outcome);
+    note_unsuccessful(run, position, item->outcome);
 }
 
 void tg_settle_decided(CoreObject *core, struct tg_item **items, size_t n)
@@ -288,7 +288,7 @@ int tg_run_settle_early(RunObject *run, Py_ssize_t position, enum tg_outcome out
     }
     unsigned attempts = run->prior ? (unsigned char)PyBytes_AS_STRING(run->prior)[position] : 0;
     record_failure(run, (uint64_t)position, outcome, TG_REASON_FINAL, attempts, 0, take_error(run, (uint64_t)position));
-    note_settled(run, (uint64_t)position, outcome);
+    note_unsuccessful(run, (uint64_t)position, outcome);
     run->early[outcome]++;
     return 0;
 }

@@ -199,6 +199,8 @@ struct tg_detail {
     uint32_t attempts;
 };
 
+#define TG_TOLD 0x80 /* in RunObject.outcomes: take() has told of it */
+
 typedef struct tg_run_object {
     PyObject_HEAD
     CoreObject *core;
@@ -215,11 +217,12 @@ typedef struct tg_run_object {
     int shape;
     uint64_t first_index;
 
-    PyObject **values;  /* by position; NULL until it succeeded or after it was taken */
-    uint8_t *outcomes;  /* enum tg_outcome by position; 0: not settled */
-    uint32_t *fresh;    /* positions in the order they settled */
-    Py_ssize_t n_fresh;
-    Py_ssize_t n_taken;
+    PyObject *list;     /* of values by position, unknown to the collector; NULL once take() has handed it over */
+    PyObject **values;  /* its places; NULL until the item succeeded or after it was taken */
+    uint8_t *outcomes;  /* enum tg_outcome by position, and TG_TOLD; 0: not settled */
+    Py_ssize_t n_fresh; /* settled and not told by take() yet */
+    Py_ssize_t n_fresh_bad; /* of those, without success */
+    Py_ssize_t low;     /* all before it is told, or was never this run's */
     Py_ssize_t remaining;
     uint8_t *attempts;  /* executions by position, made when something is returned or deferred */
     PyObject **errors;  /* exceptions between an attempt's end and its decision; made on first use */
@@ -262,8 +265,19 @@ static inline int tg_ambient_ready(struct tg_module_state *state, struct tg_ambi
 void tg_ambient_drop(struct tg_ambient *ambient);
 
 /* ---- settle.c ---- */
-/* The item at `position` succeeded; steals `value`. */
-void tg_run_succeeded(RunObject *run, const struct tg_item *item, PyObject *value);
+void tg_run_success_extras(RunObject *run, const struct tg_item *item);
+/* The item succeeded; steals `value`. */
+static inline void tg_run_succeeded(RunObject *run, const struct tg_item *item, PyObject *value)
+{
+    uint64_t position = item->position;
+    run->values[position] = value;
+    run->outcomes[position] = TG_OUTCOME_SUCCEEDED;
+    run->n_fresh++;
+    run->remaining--;
+    if (run->errors != NULL || run->detail != NULL) {
+        tg_run_success_extras(run, item);
+    }
+}
 /* The attempt raised `error` (borrowed): remembers it until it is decided, answers the verdict and the least delay. */
 enum tg_verdict tg_run_attempt_failed(RunObject *run, const struct tg_item *item, PyObject *error, int kind_of_end,
                                       uint64_t *retry_after_ns);
@@ -309,6 +323,9 @@ int tg_stats_add_coarse(struct tg_module_state *state, PyObject *dict, int class
 /* ---- types ---- */
 PyObject *tg_lane_start(LaneObject *self, PyObject *args, PyObject *kwargs);
 extern PyType_Spec tg_core_spec, tg_lane_spec, tg_limit_spec, tg_run_spec, tg_ccall_spec, tg_pump_spec, tg_scope_spec;
+
+/* ---- run_take.c ---- */
+PyObject *tg_run_take_settled(RunObject *run, PyObject *unused);
 
 /* ---- ccall_type.c ---- */
 PyObject *tg_ccall_start(LaneObject *lane, PyObject *args, PyObject *kwargs);

@@ -94,6 +94,20 @@ static void item_failed(struct slice *slice, RunObject *run, struct tg_item *ite
     Py_DECREF(error); /* run->errors holds it until the decision */
 }
 
+/* A Python function is called without the check that what it returned agrees with the error it set: it always does. */
+static inline PyObject *call(RunObject *run, PyObject *item)
+{
+    if (run->shape != 0) {
+        return tg_call_item(run->function, item, run->shape);
+    }
+    PyObject *stack[2] = {NULL, item};
+    if (Py_IS_TYPE(run->function, &PyFunction_Type)) {
+        vectorcallfunc enter = ((PyFunctionObject *)run->function)->vectorcall;
+        return enter(run->function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    return PyObject_Vectorcall(run->function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
 /* Runs the items of a claimed run. Returns the time at the end of the last one. */
 static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
 {
@@ -140,13 +154,7 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
          * acquire load in look(), watchdog.c. */
         atomic_store_explicit(&worker->start_ns, now, memory_order_relaxed);
         atomic_store_explicit(&worker->sequence, ++sequence, memory_order_release);
-        PyObject *value;
-        if (run->shape == 0) {
-            PyObject *stack[2] = {NULL, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position)};
-            value = PyObject_Vectorcall(run->function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        } else {
-            value = tg_call_item(run->function, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position), run->shape);
-        }
+        PyObject *value = call(run, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position));
         int interrupted = worker->interrupted == sequence;
         if (interrupted) {
             PyThreadState_SetAsyncExc(worker->thread_id, NULL); /* it may not have been delivered */

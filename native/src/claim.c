@@ -28,7 +28,7 @@ static void refuse_lane(struct tg_lane *lane, uint64_t now_ns)
 /* Pops up to max items of the lane that may start. Blocked ones go to their key's line, refused ones end. */
 static uint32_t gather(struct tg_lane *lane, struct tg_item **items, uint32_t max, uint64_t now_ns, tg_status *status)
 {
-    uint32_t n = 0;
+    uint32_t n = lane->n_keyed == 0 ? tg__line_cut(lane, items, max, now_ns) : 0;
     struct tg_item *item;
     while (n < max && (item = tg__line_pop(lane, now_ns)) != NULL) {
         if (lane->n_keyed == 0) {

@@ -44,16 +44,6 @@ enum tg_decision tg__end_attempt(struct tg__scratch *scratch, struct tg_item *it
     return tg__decide(item, now_ns);
 }
 
-/* The usual end: succeeded, nothing held, settled at once. */
-static inline void end_success(struct tg__scratch *scratch, struct tg_item *item, uint64_t now_ns)
-{
-    tg__scratch_attempt(scratch, item);
-    item->outcome = TG_OUTCOME_SUCCEEDED;
-    item->reason = TG_REASON_NONE;
-    item->group->stats.attempts++;
-    tg__settle_one(scratch, item, now_ns);
-}
-
 /* Finishes items [run->flushed, until). Those to be settled by the caller go to `decided`, or to core->settled when it
  * is full. */
 void tg__run_flush(struct tg_core *core, struct tg_run *run, uint32_t until, uint64_t now_ns, struct tg_item **decided,
@@ -61,7 +51,7 @@ void tg__run_flush(struct tg_core *core, struct tg_run *run, uint32_t until, uin
 {
     struct tg_lane *lane = run->lane;
     struct tg__scratch scratch;
-    uint64_t n = 0, n_ok = 0, length_ns = 0;
+    uint64_t n_other = 0, n_ok = 0, length_ns = 0;
     bool simple = !lane->has_breaker;
     tg__scratch_start(&scratch);
     for (uint32_t i = run->flushed; i < until; i++) {
@@ -69,14 +59,16 @@ void tg__run_flush(struct tg_core *core, struct tg_run *run, uint32_t until, uin
         if (item == NULL) {
             continue; /* detached */
         }
-        n++;
-        length_ns += item->running_ns - item->due_ns;
-        if (simple && item->verdict == TG_VERDICT_OK && item->limits_held == 0) {
-            n_ok++;
-            lane->n_settling++;
-            end_success(&scratch, item, now_ns);
-            continue;
+        if (simple) {
+            uint32_t ended = tg__end_successes(core, &scratch, &run->items[i], until - i, now_ns, &length_ns);
+            if (ended != 0) {
+                n_ok += ended;
+                i += ended - 1;
+                continue;
+            }
         }
+        n_other++;
+        length_ns += item->running_ns - item->due_ns;
         if (tg__end_attempt(&scratch, item, now_ns) != TG_DECISION_SETTLE) {
             continue;
         }
@@ -90,6 +82,7 @@ void tg__run_flush(struct tg_core *core, struct tg_run *run, uint32_t until, uin
     }
     tg__scratch_fold(&scratch);
     run->flushed = until > run->flushed ? until : run->flushed;
+    uint64_t n = n_ok + n_other;
     lane->n_claimed -= n;
     lane->stats.started += n_ok;
     lane->stats.attempts_ok += n_ok;

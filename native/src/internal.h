@@ -273,7 +273,17 @@ uint64_t tg__next_due(struct tg_core *core);
 /* ---- slab.c ---- */
 struct tg_item *tg__item_allocate(struct tg_core *core);
 void tg__item_free(struct tg_core *core, struct tg_item *item);
+void tg__items_free(struct tg_core *core, struct tg_item **items, uint32_t n);
 void tg__slabs_destroy(struct tg_core *core);
+
+/* Records mostly lie side by side: fetches the one a few steps further in the direction of the last step. */
+static inline void tg__item_foresee(const struct tg_link *at, const struct tg_link *next)
+{
+    uintptr_t step = (uintptr_t)next - (uintptr_t)at;
+    uintptr_t ahead = (uintptr_t)at + 8 * step;
+    __builtin_prefetch((const void *)ahead, 1);
+    __builtin_prefetch((const void *)(ahead + 64), 1);
+}
 
 /* ---- heap.c ---- */
 bool tg__heap_reserve(struct tg_core *core);    /* room for one more gate or lane */
@@ -328,6 +338,7 @@ void tg__line_leave(struct tg_lane *lane, struct tg_item *item, uint64_t now_ns)
 struct tg_lane *tg__pick(struct tg_core *core, unsigned kinds);
 void tg__turn(struct tg_lane *lane);
 struct tg_item *tg__line_pop(struct tg_lane *lane, uint64_t now_ns);
+uint32_t tg__line_cut(struct tg_lane *lane, struct tg_item **items, uint32_t max, uint64_t now_ns);
 void tg__lane_busy(struct tg_lane *lane, uint64_t now_ns);
 void tg__deadline_arm(struct tg_lane *lane, uint64_t due_ns);
 void tg__deadline_sweep(struct tg_lane *lane, uint64_t now_ns);
@@ -361,12 +372,18 @@ struct tg__scratch {
     uint64_t items_sum[TG_CLASSES];
 };
 void tg__scratch_start(struct tg__scratch *scratch);
+void tg__scratch_switch(struct tg__scratch *scratch, struct tg_group *group);
 void tg__scratch_attempt(struct tg__scratch *scratch, struct tg_item *item);
+void tg__scratch_waits(struct tg__scratch *scratch, const struct tg_item *item);
 void tg__settle_one(struct tg__scratch *scratch, struct tg_item *item, uint64_t now_ns);
 void tg__scratch_fold(struct tg__scratch *scratch);
 void tg__record(struct tg_lane *lane, struct tg_group *group, enum tg_class class_, uint64_t value, uint64_t times);
 void tg__fold_tally(struct tg_lane *lane, struct tg_group *group, enum tg_class class_, const struct tg__tally *tally);
 void tg__group_check_done(struct tg_group *group);
+
+/* ---- success.c ---- */
+uint32_t tg__end_successes(struct tg_core *core, struct tg__scratch *scratch, struct tg_item **items, uint32_t n,
+                           uint64_t now_ns, uint64_t *length_ns);
 
 /* ---- run.c ---- */
 struct tg_run *tg__run_allocate(struct tg_core *core);
@@ -442,6 +459,13 @@ static inline void tg__tally_add(struct tg__tally *tally, uint64_t value)
     if (value > tally->max) {
         tally->max = value;
     }
+}
+static inline void tg__tally_merge(struct tg__tally *into, const struct tg__tally *from)
+{
+    into->count += from->count;
+    into->sum += from->sum;
+    into->min = from->min < into->min ? from->min : into->min;
+    into->max = from->max > into->max ? from->max : into->max;
 }
 
 #endif

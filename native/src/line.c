@@ -160,6 +160,26 @@ struct tg_item *tg__line_pop(struct tg_lane *lane, uint64_t now_ns)
     }
 }
 
+/* Takes up to max items at the head of one line out in one cut, as far as their deadlines have not passed. */
+uint32_t tg__line_cut(struct tg_lane *lane, struct tg_item **items, uint32_t max, uint64_t now_ns)
+{
+    struct tg_link *line = tg__list_empty(&lane->resumed) ? &lane->ready : &lane->resumed;
+    struct tg_link *at = line->next;
+    uint32_t n = 0;
+    for (; n < max && at != line; at = at->next) {
+        struct tg_item *item = tg__container(at, struct tg_item, link);
+        tg__item_foresee(at, at->next);
+        if (is_expired(lane, item, now_ns)) {
+            break;
+        }
+        items[n++] = item;
+    }
+    line->next = at;
+    at->previous = line;
+    lane->n_ready -= n;
+    return n;
+}
+
 /* Advances the integral of permits over time. Call before running_now changes. */
 void tg__lane_busy(struct tg_lane *lane, uint64_t now_ns)
 {

@@ -11,8 +11,12 @@ void tg__scratch_start(struct tg__scratch *scratch)
     scratch->group = NULL;
 }
 
-static void switch_to(struct tg__scratch *scratch, struct tg_group *group)
+/* Ready for items of `group`. */
+void tg__scratch_switch(struct tg__scratch *scratch, struct tg_group *group)
 {
+    if (scratch->group == group) {
+        return;
+    }
     tg__scratch_fold(scratch);
     memset(scratch, 0, sizeof *scratch);
     for (int i = 0; i < TG_CLASSES; i++) {
@@ -38,9 +42,7 @@ static inline void count_bucket(struct tg__scratch *scratch, enum tg_class class
 void tg__scratch_attempt(struct tg__scratch *scratch, struct tg_item *item)
 {
     struct tg_group *group = item->group;
-    if (scratch->group != group) {
-        switch_to(scratch, group);
-    }
+    tg__scratch_switch(scratch, group);
     uint64_t length = item->running_ns - item->due_ns;
     count_bucket(scratch, TG_CLASS_RUNNING, length);
     if (group->stats.first_start_ns == 0 || item->mark_ns - length < group->stats.first_start_ns) {
@@ -51,24 +53,27 @@ void tg__scratch_attempt(struct tg__scratch *scratch, struct tg_item *item)
     }
 }
 
-/* Settles one decided item and frees it. The caller has counted it in n_settling (mark_decided). */
-void tg__settle_one(struct tg__scratch *scratch, struct tg_item *item, uint64_t now_ns)
+/* Most items never wait for these two: their zeros are counted together when folding. */
+void tg__scratch_waits(struct tg__scratch *scratch, const struct tg_item *item)
 {
-    struct tg_group *group = item->group;
-    if (scratch->group != group) {
-        switch_to(scratch, group);
-    }
-    struct tg_lane *lane = group->lane;
-    uint64_t settling = now_ns > item->mark_ns ? now_ns - item->mark_ns : 0;
-    count_bucket(scratch, TG_CLASS_QUEUED, item->queued_ns);
-    count_bucket(scratch, TG_CLASS_SETTLING, settling);
-    /* Most items never wait for these two: their zeros are counted together when folding. */
     if (item->limited_ns != 0) {
         count_bucket(scratch, TG_CLASS_LIMITED, item->limited_ns);
     }
     if (item->backoff_ns != 0) {
         count_bucket(scratch, TG_CLASS_BACKOFF, item->backoff_ns);
     }
+}
+
+/* Settles one decided item and frees it. The caller has counted it in n_settling (mark_decided). */
+void tg__settle_one(struct tg__scratch *scratch, struct tg_item *item, uint64_t now_ns)
+{
+    struct tg_group *group = item->group;
+    tg__scratch_switch(scratch, group);
+    struct tg_lane *lane = group->lane;
+    uint64_t settling = now_ns > item->mark_ns ? now_ns - item->mark_ns : 0;
+    count_bucket(scratch, TG_CLASS_QUEUED, item->queued_ns);
+    count_bucket(scratch, TG_CLASS_SETTLING, settling);
+    tg__scratch_waits(scratch, item);
     scratch->items_sum[TG_CLASS_RUNNING] += item->running_ns;
     lane->stats.outcomes[item->outcome]++;
     group->stats.outcomes[item->outcome]++;

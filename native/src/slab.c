@@ -40,6 +40,7 @@ struct tg_item *tg__item_allocate(struct tg_core *core)
         item = core->allocator.allocate(core->allocator.ctx, sizeof *item);
     } else if (slabs->free.next != NULL) {
         item = tg__container(slabs->free.next, struct tg_item, link);
+        tg__item_foresee(&item->link, item->link.next);
         slabs->free.next = item->link.next;
         slabs->reused++;
     } else {
@@ -55,12 +56,17 @@ struct tg_item *tg__item_allocate(struct tg_core *core)
     return item;
 }
 
-void tg__item_free(struct tg_core *core, struct tg_item *item)
+static inline void free_keys(struct tg_core *core, struct tg_item *item)
 {
-    struct tg__slabs *slabs = &core->slabs;
     if (item->flags & TG__ITEM_KEYS) {
         tg__release(core, (void *)item->keys, item->group->lane->n_keyed * sizeof *item->keys);
     }
+}
+
+void tg__item_free(struct tg_core *core, struct tg_item *item)
+{
+    struct tg__slabs *slabs = &core->slabs;
+    free_keys(core, item);
     slabs->live--;
     item->state = TG_ITEM_FREE;
     if (slabs->off) {
@@ -69,6 +75,25 @@ void tg__item_free(struct tg_core *core, struct tg_item *item)
     }
     item->link.next = slabs->free.next;
     slabs->free.next = &item->link;
+}
+
+/* As one chain, the last one at its head: a reader that goes through memory in one direction is foreseen by the processor. */
+void tg__items_free(struct tg_core *core, struct tg_item **items, uint32_t n)
+{
+    struct tg__slabs *slabs = &core->slabs;
+    if (slabs->off) {
+        for (uint32_t i = 0; i < n; i++) {
+            tg__item_free(core, items[i]);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        free_keys(core, items[i]);
+        items[i]->state = TG_ITEM_FREE;
+        items[i]->link.next = i != 0 ? &items[i - 1]->link : slabs->free.next;
+    }
+    slabs->free.next = &items[n - 1]->link;
+    slabs->live -= n;
 }
 
 void tg__slabs_destroy(struct tg_core *core)
