@@ -1,16 +1,28 @@
 """The executor's sync, C and memory figures against their peers, in one run.
 
-    python bench/executor/sync_bench.py [--items 200000] [--rounds 5] [--json]
+    python bench/executor/sync_bench.py [--items 200000] [--rounds 5] [--json FILE]
 
 Every figure is the median of the rounds; rounds go round robin over the contenders, so that a slow minute of the machine
 falls on all of them. Statistics, timeout and retry policy are on for everything of ours. Prints parameters, versions, all
-runs, medians, and ratios.
+runs, medians, and ratios with the goals beside them.
+
+Sync items: a Python function that returns its argument.
+    bare loop with try          for, try, append: what one writes without any control
+    Host.run, one run           all items submitted at once to the executor under the workers, as a worker does
+    Host.run, batches of 1,000  the same, a batch after the other
+    Executor.map                what a user calls; the values and times of every item are kept
+    ThreadPoolExecutor.map      8 threads
+C elements: a C function of fixed cost (a chain of steps, each of which needs the one before) over an array of doubles.
+    plain C loop, one thread    calls the function through a pointer, no clock, no statistics
+    pool, one thread            Executor.map with concurrency 1
+    pool, all cores             Executor.map with a thread a core; the calling thread sleeps
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -22,6 +34,7 @@ import time
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from tidegate.executor import CFunction, _native
@@ -31,6 +44,13 @@ from tidegate.executor.memory import memory_bytes
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
 
+C_STEPS = {"about 0.1 µs": 60, "about 1 µs": 600}
+GOALS = {
+    "sync: ThreadPoolExecutor.map / Executor.map": 100.0,
+    "sync: Host.run / bare loop": 2.5,  # at most
+    "C: plain loop / pool on all cores": 1.7,
+    "memory: waiting item / asyncio.Task": 0.25,  # at most
+}
 POLICY = TaskPolicy(concurrency=100, timeout=10, retry=Retry(attempts=3))
 
 
@@ -87,19 +107,24 @@ def sync_contenders(ours: Ours) -> dict[str, Callable[[list[int]], None]]:
     }
 
 
-def c_figures(rounds: int, elements: int) -> dict[str, list[float]]:
-    """Nanoseconds an element of C work that spins for 2 µs: the pool on one thread and on all cores."""
-    numbers = array("d", [2e-6]) * elements
-    spin = CFunction(_native.simulate_spin_address)
-    found: dict[str, list[float]] = {"one thread": [], "all cores": []}
+def plain_loop(address: int, numbers: array[float]) -> None:
+    """The C loop on the calling thread. ctypes lets go of the GIL once for all of it."""
+    loop = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    results = array("d", bytes(8 * len(numbers)))
+    loop(_native.simulate_loop_address)(address, numbers.buffer_info()[0], results.buffer_info()[0], len(numbers))
+
+
+def c_figures(rounds: int, elements: int, steps: int, cpu: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Nanoseconds an element of C work: the plain loop, then the pool on one thread and on all cores."""
+    numbers = array("d", [float(steps)]) * elements
+    work = CFunction(_native.simulate_work_address)
     with Executor(1) as one, Executor(os.cpu_count() or 1) as all_cores:
-        for number in range(rounds + 1):
-            for name, executor in (("one thread", one), ("all cores", all_cores)):
-                began = time.perf_counter()
-                executor.map(spin, numbers)
-                if number:
-                    found[name].append((time.perf_counter() - began) / elements * 1e9)
-    return found
+        contenders: dict[str, Callable[[Any], Any]] = {
+            "plain C loop, one thread": lambda items: plain_loop(_native.simulate_work_address, items),
+            "pool, one thread": lambda items: one.map(work, items),
+            "pool, all cores": lambda items: all_cores.map(work, items),
+        }
+        return measure(contenders, numbers, rounds, cpu)
 
 
 def bytes_of_waiting_items(count: int = 200_000) -> float:
@@ -160,39 +185,33 @@ def in_a_fresh_process(what: str) -> float:
 
 
 def measure(
-    contenders: dict[str, Callable[[list[int]], None]], items: list[int], rounds: int
+    contenders: dict[str, Callable[[Any], Any]], items: Any, rounds: int, cpu: dict[str, list[float]] | None = None
 ) -> dict[str, list[float]]:
-    """Nanoseconds per item of every round, after one round that warms up."""
+    """Nanoseconds per item of every round, after one round that warms up. ``cpu``: filled with processor time likewise."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, contender in contenders.items():
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             contender(items)
             if number:
                 found[name].append((time.perf_counter() - began) / len(items) * 1e9)
+                if cpu is not None:
+                    cpu.setdefault(name, []).append((time.process_time() - cpu_began) / len(items) * 1e9)
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--memory", choices=["items", "tasks"], help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.memory:
-        print(bytes_of_waiting_items() if options.memory == "items" else bytes_of_tasks())
-        return
-    items = list(range(options.items))
-    runs = on_a_thread(lambda: sync_figures(items, options.rounds))
-    c_runs = c_figures(options.rounds, max(1000, options.items // 20))
-    document = {
+def run(items: int, rounds: int) -> dict[str, Any]:
+    """Everything, as one document."""
+    numbers = list(range(items))
+    cpu: dict[str, dict[str, list[float]]] = {title: {} for title in C_STEPS}
+    return {
         "parameters": {
-            "items": options.items,
-            "rounds": options.rounds,
+            "items": items,
+            "rounds": rounds,
             "concurrency": 100,
             "timeout_s": 10,
             "attempts": 3,
+            "steps of C elements": C_STEPS,
         },
         "machine": {
             "cores": os.cpu_count(),
@@ -201,30 +220,76 @@ def main() -> None:
             "load": os.getloadavg(),
         },
         "versions": {"core": _native.core_version},
-        "ns_per_item": runs,
-        "ns_per_c_element": c_runs,
+        "goals": GOALS,
+        "ns_per_item": on_a_thread(lambda: sync_figures(numbers, rounds)),
+        "ns_per_c_element": {
+            title: c_figures(rounds, max(1000, items * 100 // steps), steps, cpu[title])
+            for title, steps in C_STEPS.items()
+        },
+        "cpu_ns_per_c_element": cpu,
         "bytes_per_waiting_item": in_a_fresh_process("items"),
         "bytes_per_waiting_task": in_a_fresh_process("tasks"),
     }
-    print(json.dumps(document, indent=2)) if options.json else show(document)
+
+
+def medians(runs: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(times) for name, times in runs.items()}
+
+
+def verdict(name: str, value: float) -> str:
+    at_most = name.startswith(("sync: Host", "memory"))
+    reached = value <= GOALS[name] if at_most else value >= GOALS[name]
+    return f"(goal {'<=' if at_most else '>='} {GOALS[name]:g}: {'reached' if reached else 'MISSED'})"
+
+
+def show_table(title: str, unit: str, runs: dict[str, list[float]], against: str) -> None:
+    median = medians(runs)
+    print(f"\n{title:<30}{unit:>12}{'items/s':>14}{'time vs ' + against.partition(',')[0]:>34}   all rounds (ns)")
+    for name, times in runs.items():
+        rounds = " ".join(f"{one:.0f}" for one in times)
+        ratio = f"{median[name] / median[against]:.2f} x"
+        print(f"{name:<30}{median[name]:>12.0f}{1e9 / median[name]:>14,.0f}{ratio:>34}   {rounds}")
 
 
 def show(document: dict[str, Any]) -> None:
     for title in ("parameters", "machine", "versions"):
         print(f"{title}: {document[title]}")
-    median = {name: statistics.median(times) for name, times in document["ns_per_item"].items()}
-    print(f"\n{'sync no-op items':<30}{'ns/item':>10}{'items/s':>14}{'vs loop':>9}{'vs pool':>9}   all rounds (ns)")
-    for name, times in document["ns_per_item"].items():
-        loop, pool = median[name] / median["bare loop with try"], median["ThreadPoolExecutor.map"] / median[name]
-        rounds = " ".join(f"{one:.0f}" for one in times)
-        print(f"{name:<30}{median[name]:>10.0f}{1e9 / median[name]:>14,.0f}{loop:>8.2f}x{pool:>8.1f}x   {rounds}")
-    c_median = {name: statistics.median(times) for name, times in document["ns_per_c_element"].items()}
-    print(f"\n{'C elements that spin 2 µs':<30}{'ns/element':>10}")
-    for name, times in document["ns_per_c_element"].items():
-        print(f"{name:<30}{c_median[name]:>10.0f}   {' '.join(f'{one:.0f}' for one in times)}")
-    print(f"all cores are {c_median['one thread'] / c_median['all cores']:.2f} x as fast as one thread")
+    runs = document["ns_per_item"]
+    show_table("sync no-op items", "ns/item", runs, "bare loop with try")
+    median = medians(runs)
+    over_loop = median["Host.run, one run"] / median["bare loop with try"]
+    over_pool = median["ThreadPoolExecutor.map"] / median["Executor.map"]
+    print(f"  Host.run takes {over_loop:.2f} x the loop's time {verdict('sync: Host.run / bare loop', over_loop)}")
+    name = "sync: ThreadPoolExecutor.map / Executor.map"
+    print(f"  Executor.map is {over_pool:.0f} x as fast as ThreadPoolExecutor.map {verdict(name, over_pool)}")
+    for title, c_runs in document["ns_per_c_element"].items():
+        show_table(f"C elements of {title}", "ns/element", c_runs, "plain C loop, one thread")
+        c_median = medians(c_runs)
+        gain = c_median["plain C loop, one thread"] / c_median["pool, all cores"]
+        print(f"  all cores are {gain:.2f} x the loop's speed {verdict('C: plain loop / pool on all cores', gain)}")
+        cpu = medians(document["cpu_ns_per_c_element"][title])
+        print("  processor ns/element: " + ", ".join(f"{name} {spent:.0f}" for name, spent in cpu.items()))
+        print(
+        )
     item, task = document["bytes_per_waiting_item"], document["bytes_per_waiting_task"]
-    print(f"\nmemory: {item:.0f} bytes a waiting item, {task:.0f} bytes a waiting asyncio.Task ({item / task:.2f})")
+    text = f"\nmemory: {item:.0f} bytes a waiting item, {task:.0f} bytes a waiting asyncio.Task: {item / task:.2f} "
+    print(text + verdict("memory: waiting item / asyncio.Task", item / task))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write every run here")
+    parser.add_argument("--memory", choices=["items", "tasks"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        print(bytes_of_waiting_items() if options.memory == "items" else bytes_of_tasks())
+        return
+    document = run(options.items, options.rounds)
+    show(document)
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":

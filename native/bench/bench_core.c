@@ -2,7 +2,6 @@
  *
  *   bench_core [items] [rounds]     prints its parameters, then median and best of all rounds in ns per item
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,52 +150,44 @@ static void bench_items(const char *name, enum mode mode, const struct tg_core_o
     stop(&s);
 }
 
-static double small_work(double x)
+/* Work of `turns` steps: the plain loop, then pools of one and two threads, one after the other in every round. */
+static void bench_doubles(double turns, size_t items, int rounds)
 {
-    for (int i = 0; i < 40; i++) {
-        x = sqrt(x + 1.0);
-    }
-    return x;
-}
-
-static double no_work(double x)
-{
-    return x + 1;
-}
-
-static void bench_doubles(const char *name, double (*function)(double), size_t items, int rounds)
-{
+    struct setup setups[3];
+    struct tg_cpool *pools[3];
     double *in = malloc(items * sizeof *in), *out = malloc(items * sizeof *out);
     double loop[MAX_ROUNDS], pool_time[3][MAX_ROUNDS];
     for (size_t i = 0; i < items; i++) {
-        in[i] = (double)i;
-    }
-    double (*volatile call)(double) = function;
-    for (int r = 0; r < rounds; r++) {
-        uint64_t t0 = now_ns();
-        for (size_t i = 0; i < items; i++) {
-            out[i] = call(in[i]);
-        }
-        loop[r] = (double)(now_ns() - t0) / (double)items;
+        in[i] = turns;
     }
     for (uint32_t threads = 1; threads <= 2; threads++) {
-        struct setup s = start(TG_KIND_C, NULL, threads, 0);
-        struct tg_cpool *pool;
-        must(tg_cpool_create(s.core, threads, &pool), "pool");
-        for (int r = 0; r < rounds; r++) {
+        setups[threads] = start(TG_KIND_C, NULL, threads, 0);
+        must(tg_cpool_create(setups[threads].core, threads, &pools[threads]), "pool");
+    }
+    for (int r = 0; r < rounds; r++) {
+        uint64_t began = now_ns();
+        tg_simulate_loop(tg_simulate_work, in, out, items);
+        loop[r] = (double)(now_ns() - began) / (double)items;
+        for (uint32_t threads = 1; threads <= 2; threads++) {
+            struct setup *s = &setups[threads];
             struct tg_group *group;
             struct tg_group_options options = {.histograms = 1};
-            struct tg_ccall spec = {.n = items, .double_function = function, .in_doubles = in, .out_doubles = out};
+            struct tg_ccall spec = {
+                .n = items, .double_function = tg_simulate_work, .in_doubles = in, .out_doubles = out};
             uint64_t t0 = now_ns();
-            must(tg_group_create(s.lane, &options, &group), "group");
-            must(tg_core_submit_ccall(s.core, group, &spec, 0), "call");
+            must(tg_group_create(s->lane, &options, &group), "group");
+            must(tg_core_submit_ccall(s->core, group, &spec, 0), "call");
             must(tg_group_wait(group, TG_NEVER), "wait");
             pool_time[threads][r] = (double)(now_ns() - t0) / (double)items;
             must(tg_group_destroy(group), "destroy");
         }
-        must(tg_cpool_destroy(pool), "pool");
-        stop(&s);
     }
+    for (uint32_t threads = 1; threads <= 2; threads++) {
+        must(tg_cpool_destroy(pools[threads]), "pool");
+        stop(&setups[threads]);
+    }
+    char name[64];
+    snprintf(name, sizeof name, "C function, %.0f steps", turns);
     double l = median(loop, rounds), one = median(pool_time[1], rounds), two = median(pool_time[2], rounds);
     printf("%-30s loop %6.1f (best %5.1f)   1 thread %6.1f (best %5.1f)   2 threads %6.1f (best %5.1f) ns/item   %.2f x "
            "the loop's speed (best %.2f x)\n",
@@ -220,7 +211,9 @@ int main(int argc, char **argv)
     bench_items("runs, clock_gettime", RUNS, &no_tsc, items, rounds);
     bench_items("one by one, 64 at a time", ONE_BY_ONE, NULL, items, rounds);
     bench_items("rate limit that never bites", RATE, NULL, items, rounds);
-    bench_doubles("C function, x + 1", no_work, items * 5, rounds);
-    bench_doubles("C function, 40 square roots", small_work, items, rounds);
+    bench_doubles(1, items * 5, rounds);
+    bench_doubles(30, items * 5, rounds);
+    bench_doubles(60, items * 5, rounds);
+    bench_doubles(500, items, rounds);
     return 0;
 }

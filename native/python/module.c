@@ -108,6 +108,14 @@ static int add_type(PyObject *module, PyTypeObject **place, PyType_Spec *spec, i
     return visible ? PyModule_AddType(module, *place) : 0;
 }
 
+static int add_address(PyObject *module, const char *name, uintptr_t address)
+{
+    PyObject *number = PyLong_FromVoidPtr((void *)address);
+    int answer = number ? PyModule_AddObjectRef(module, name, number) : -1;
+    Py_XDECREF(number);
+    return answer;
+}
+
 static int add_constants(PyObject *module)
 {
     if (PyModule_AddStringConstant(module, "core_version", tg_version()) < 0 ||
@@ -120,16 +128,13 @@ static int add_constants(PyObject *module)
         PyModule_AddIntConstant(module, "LIMIT_BREAKER", TG_LIMIT_BREAKER) < 0) {
         return -1;
     }
-    PyObject *simulate = PyLong_FromVoidPtr((void *)(uintptr_t)&tg_simulate);
-    PyObject *sleep = PyLong_FromVoidPtr((void *)(uintptr_t)&tg_simulate_sleep);
-    PyObject *spin = PyLong_FromVoidPtr((void *)(uintptr_t)&tg_simulate_spin);
-    int failed = !simulate || !sleep || !spin || PyModule_AddObjectRef(module, "simulate_address", simulate) < 0 ||
-                 PyModule_AddObjectRef(module, "simulate_sleep_address", sleep) < 0 ||
-                 PyModule_AddObjectRef(module, "simulate_spin_address", spin) < 0;
-    Py_XDECREF(simulate);
-    Py_XDECREF(sleep);
-    Py_XDECREF(spin);
-    return failed ? -1 : 0;
+    return add_address(module, "simulate_address", (uintptr_t)&tg_simulate) < 0 ||
+                   add_address(module, "simulate_sleep_address", (uintptr_t)&tg_simulate_sleep) < 0 ||
+                   add_address(module, "simulate_spin_address", (uintptr_t)&tg_simulate_spin) < 0 ||
+                   add_address(module, "simulate_work_address", (uintptr_t)&tg_simulate_work) < 0 ||
+                   add_address(module, "simulate_loop_address", (uintptr_t)&tg_simulate_loop) < 0
+               ? -1
+               : 0;
 }
 
 static int refuse_subinterpreters(void)

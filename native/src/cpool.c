@@ -5,6 +5,7 @@
  * Fork:     a child has none of the threads; tg_cpool_destroy answers TG_FORKED there and leaves everything alone.
  */
 #include "internal.h"
+#include "streak.h"
 
 #include <signal.h>
 
@@ -23,38 +24,70 @@ struct tg_cpool {
     struct worker workers[];
 };
 
-/* Without the saturation of tg_histogram_record: a stretch cannot last 584 years. */
-static inline void note(struct tg_histogram *histogram, uint64_t value)
+/* Times of one stretch on their way into the tallies, which another stretch finds empty again. */
+struct times {
+    struct tg__tally running, queued;
+    struct tg__streak queue;
+};
+
+static struct times times_of(struct tg__tallies *tallies)
 {
-    histogram->count++;
-    histogram->sum += value;
-    if (value < histogram->min) {
-        histogram->min = value;
-    }
-    if (value > histogram->max) {
-        histogram->max = value;
-    }
-    histogram->buckets[tg_histogram_index(value)]++;
+    return (struct times){.running = {.min = UINT64_MAX},
+                          .queued = {.min = UINT64_MAX},
+                          .queue = {.histogram = &tallies->queued}};
+}
+
+static inline void note_running(struct tg__tallies *tallies, struct times *times, uint64_t value)
+{
+    tg__tally_add(&times->running, value);
+    tallies->running.buckets[tg_histogram_index(value)]++;
+}
+
+static inline void note_queued(struct times *times, uint64_t value)
+{
+    tg__tally_add(&times->queued, value);
+    tg__streak_add(&times->queue, value);
+}
+
+/* Without the saturation of tg_histogram_record: a stretch cannot last 584 years. */
+static void put_sums(struct tg_histogram *histogram, const struct tg__tally *tally)
+{
+    histogram->count += tally->count;
+    histogram->sum += tally->sum;
+    histogram->min = tally->min < histogram->min ? tally->min : histogram->min;
+    histogram->max = tally->max > histogram->max ? tally->max : histogram->max;
+}
+
+static void put_times(struct tg__tallies *tallies, const struct times *times, uint64_t first_start_ns, uint64_t last_end_ns)
+{
+    tg__streak_end(&times->queue);
+    put_sums(&tallies->running, &times->running);
+    put_sums(&tallies->queued, &times->queued);
+    tallies->first_start_ns = first_start_ns;
+    tallies->last_end_ns = last_end_ns;
 }
 
 static void run_doubles(struct worker *worker, struct tg__stretch *stretch)
 {
     const struct tg_ccall *spec = &stretch->call->spec;
     struct tg__tallies *tallies = worker->tallies;
+    struct times times = times_of(tallies);
+    double (*const function)(double) = spec->double_function;
+    const double *in = spec->in_doubles;
+    double *out = spec->out_doubles;
     uint64_t earliest = stretch->call->submit_ns + stretch->limited_ns;
-    uint64_t start = tg_run_now(&worker->ticker);
-    tallies->first_start_ns = start;
-    for (size_t i = stretch->first; i < stretch->first + stretch->n; i++) {
-        spec->out_doubles[i] = spec->double_function(spec->in_doubles[i]);
+    uint64_t first_start = tg_run_now(&worker->ticker), start = first_start;
+    for (size_t i = stretch->first, until = i + stretch->n; i < until; i++) {
+        out[i] = function(in[i]);
         uint64_t end = tg_run_now(&worker->ticker);
-        note(&tallies->running, end - start);
-        note(&tallies->queued, start > earliest ? start - earliest : 0);
+        note_running(tallies, &times, end - start);
+        note_queued(&times, start > earliest ? start - earliest : 0);
         start = end;
     }
     if (spec->statuses != NULL) {
         memset(&spec->statuses[stretch->first], 0, stretch->n * sizeof spec->statuses[0]);
     }
-    tallies->last_end_ns = start;
+    put_times(tallies, &times, first_start, start);
 }
 
 static int call_bytes(const struct tg_ccall *spec, size_t element)
@@ -73,23 +106,23 @@ static void run_bytes(struct worker *worker, struct tg__stretch *stretch)
 {
     const struct tg_ccall *spec = &stretch->call->spec;
     struct tg__tallies *tallies = worker->tallies;
+    struct times times = times_of(tallies);
     uint64_t earliest = stretch->call->submit_ns + stretch->limited_ns;
-    uint64_t start = tg_run_now(&worker->ticker);
-    tallies->first_start_ns = start;
+    uint64_t first_start = tg_run_now(&worker->ticker), start = first_start;
     for (size_t i = stretch->first; i < stretch->first + stretch->n; i++) {
         start = start > earliest ? start : earliest;
         int status = call_bytes(spec, i);
         uint64_t end = tg_run_now(&worker->ticker);
         end = end > start ? end : start;
-        note(&tallies->running, end - start);
+        note_running(tallies, &times, end - start);
         if (status == 0) {
-            note(&tallies->queued, start - earliest);
+            note_queued(&times, start - earliest);
         } else {
             tallies->failures[tallies->n_failures++] = (struct tg__failure){i, start, end, status};
         }
         start = end;
     }
-    tallies->last_end_ns = start;
+    put_times(tallies, &times, first_start, start);
 }
 
 /* Elements tried again are always of a bytes function: the others cannot fail. */

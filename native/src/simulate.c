@@ -80,6 +80,26 @@ double tg_simulate_sleep(double seconds)
     return (double)(now_ns() - start) * 1e-9;
 }
 
+double tg_simulate_work(double turns)
+{
+    uint64_t x = 0x9e3779b97f4a7c15u;
+    for (uint64_t left = turns > 0 && turns < 1e15 ? (uint64_t)turns : 0; left != 0; left--) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+    }
+    return (double)(x >> 11);
+}
+
+void tg_simulate_loop(double (*function)(double), const double *in, double *out, size_t n)
+{
+    double (*volatile hidden)(double) = function; /* called as the pool calls it, not inlined */
+    double (*const call)(double) = hidden;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = call(in[i]);
+    }
+}
+
 double tg_simulate_spin(double seconds)
 {
     uint64_t start = now_ns();

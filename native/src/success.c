@@ -1,54 +1,17 @@
 /* success.c - the usual end of a run: items that succeeded, one after the other, and hold nothing.
  *
  * What tg__end_attempt and tg__settle_one do for any item is done here for a whole stretch of one group: times are added
- * up in registers, counters are moved once, and the records go back to the slabs as one chain, in the order they came.
- * Time in line hardly differs from item to item, nor does the time until the run is finished: values that fall into the
- * same bucket as the one before are counted together. Guarded by core->mutex.
+ * up in registers, counters are moved once, and the records go back to the slabs as one chain. Time in line hardly differs
+ * from item to item, nor does the time until the run is finished: see streak.h. Guarded by core->mutex.
  */
 #include "internal.h"
+#include "streak.h"
 
-/* Values of one class that fall into the fine bucket [low, low + span]. Coarse buckets are made of whole fine ones. */
-struct streak {
-    uint64_t low, span, n;
-    struct tg_histogram *histogram;
-    uint32_t *coarse; /* or NULL */
-};
-
-static struct streak streak_of(const struct tg__scratch *scratch, enum tg_class class_)
+static struct tg__streak streak_of(const struct tg__scratch *scratch, enum tg_class class_)
 {
     struct tg__coarse *coarse = scratch->group->coarse;
-    return (struct streak){.histogram = scratch->lane->histograms[class_],
+    return (struct tg__streak){.histogram = scratch->lane->histograms[class_],
                            .coarse = coarse != NULL ? coarse->buckets[class_] : NULL};
-}
-
-static void streak_end(const struct streak *streak)
-{
-    if (streak->n == 0) {
-        return;
-    }
-    if (streak->histogram != NULL) {
-        streak->histogram->buckets[tg_histogram_index(streak->low)] += streak->n;
-    }
-    if (streak->coarse != NULL) {
-        streak->coarse[tg_coarse_index(streak->low)] += (uint32_t)streak->n;
-    }
-}
-
-static __attribute__((noinline)) void streak_begin(struct streak *streak, uint64_t value)
-{
-    streak_end(streak);
-    streak->n = 0;
-    unsigned shift = 63u - TG_HISTOGRAM_SUB_BITS - (unsigned)__builtin_clzll(value | (1u << TG_HISTOGRAM_SUB_BITS));
-    streak->low = value >> shift << shift;
-    streak->span = ((uint64_t)1 << shift) - 1;
-}
-
-static inline void streak_add(struct streak *streak, uint64_t value)
-{
-    if (value - streak->low > streak->span) {
-        streak_begin(streak, value);
-    }
-    streak->n++;
 }
 
 static bool is_plain(const struct tg_item *item, const struct tg_group *group)
@@ -73,9 +36,6 @@ static void charge(struct tg__scratch *scratch, uint64_t n, uint64_t first_start
     lane->inside -= n;
 }
 
-static inline uint64_t less(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static inline uint64_t more(uint64_t a, uint64_t b) { return a > b ? a : b; }
-
 /* Ends and settles the plain successes at the head of items[0..n) that are of one group; returns how many. They were
  * counted in nothing yet. *length_ns grows by the length of their last attempts. */
 uint32_t tg__end_successes(struct tg_core *core, struct tg__scratch *scratch, struct tg_item **items, uint32_t n,
@@ -86,8 +46,8 @@ uint32_t tg__end_successes(struct tg_core *core, struct tg__scratch *scratch, st
         return 0;
     }
     tg__scratch_switch(scratch, group);
-    struct streak queued = streak_of(scratch, TG_CLASS_QUEUED), settling = streak_of(scratch, TG_CLASS_SETTLING);
-    struct streak running = streak_of(scratch, TG_CLASS_RUNNING); /* its values differ: each is counted by itself */
+    struct tg__streak queued = streak_of(scratch, TG_CLASS_QUEUED), settling = streak_of(scratch, TG_CLASS_SETTLING);
+    struct tg__streak running = streak_of(scratch, TG_CLASS_RUNNING); /* its values differ: each is counted by itself */
     struct tg__tally run = {.min = UINT64_MAX}, wait = {.min = UINT64_MAX}, settle = {.min = UINT64_MAX};
     uint64_t first_start_ns = UINT64_MAX, last_end_ns = 0, all_attempts_ns = 0;
     uint32_t i = 0;
@@ -95,34 +55,27 @@ uint32_t tg__end_successes(struct tg_core *core, struct tg__scratch *scratch, st
         const struct tg_item *item = items[i];
         uint64_t end_ns = item->mark_ns, length = item->running_ns - item->due_ns;
         uint64_t until_settled = now_ns > end_ns ? now_ns - end_ns : 0;
-        first_start_ns = less(first_start_ns, end_ns - length);
-        last_end_ns = more(last_end_ns, end_ns);
+        first_start_ns = end_ns - length < first_start_ns ? end_ns - length : first_start_ns;
+        last_end_ns = end_ns > last_end_ns ? end_ns : last_end_ns;
         all_attempts_ns += item->running_ns;
-        run.sum += length;
-        run.min = less(run.min, length);
-        run.max = more(run.max, length);
+        tg__tally_add(&run, length);
         if (running.histogram != NULL) {
             running.histogram->buckets[tg_histogram_index(length)]++;
         }
         if (running.coarse != NULL) {
             running.coarse[tg_coarse_index(length)]++;
         }
-        wait.sum += item->queued_ns;
-        wait.min = less(wait.min, item->queued_ns);
-        wait.max = more(wait.max, item->queued_ns);
-        streak_add(&queued, item->queued_ns);
-        settle.sum += until_settled;
-        settle.min = less(settle.min, until_settled);
-        settle.max = more(settle.max, until_settled);
-        streak_add(&settling, until_settled);
+        tg__tally_add(&wait, item->queued_ns);
+        tg__streak_add(&queued, item->queued_ns);
+        tg__tally_add(&settle, until_settled);
+        tg__streak_add(&settling, until_settled);
         if ((item->limited_ns | item->backoff_ns) != 0) {
             tg__scratch_waits(scratch, item);
         }
         i++;
     } while (i < n && is_plain(items[i], group));
-    streak_end(&queued);
-    streak_end(&settling);
-    run.count = wait.count = settle.count = i;
+    tg__streak_end(&queued);
+    tg__streak_end(&settling);
     charge(scratch, i, first_start_ns, last_end_ns);
     *length_ns += run.sum;
     scratch->items_sum[TG_CLASS_RUNNING] += all_attempts_ns;

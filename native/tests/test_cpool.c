@@ -243,6 +243,35 @@ static void simulated_work_follows_its_plan(void)
     CHECK(tg_simulate_sleep(-1) < 1);
 }
 
+/* Work of a fixed cost: the same values from any thread, and every element's times in a bucket, however they were counted. */
+static void the_pool_computes_what_the_plain_loop_does(void)
+{
+    static double in[N], out[N], expected[N];
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 2}, 2);
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){.histograms = 1});
+    for (int i = 0; i < N; i++) {
+        in[i] = i % 50;
+    }
+    tg_simulate_loop(tg_simulate_work, in, expected, N);
+    struct tg_ccall call = {.n = N, .double_function = tg_simulate_work, .in_doubles = in, .out_doubles = out};
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    CHECK_OK(tg_group_wait(group, 60 * SECOND));
+    CHECK(memcmp(out, expected, sizeof out) == 0);
+    CHECK(expected[1] != expected[2]);
+    for (int class_ = 0; class_ < TG_CLASSES; class_++) {
+        static struct tg_coarse_entry entries[TG_COARSE_BUCKETS];
+        size_t used, counted = 0;
+        CHECK_OK(tg_group_get_coarse(group, (enum tg_class)class_, entries, TG_COARSE_BUCKETS, &used));
+        for (size_t i = 0; i < used; i++) {
+            counted += entries[i].count;
+        }
+        CHECK_EQ(counted, N);
+    }
+    check_group(group, N);
+    stop_pool(&p);
+}
+
 static void destroying_a_busy_pool_keeps_what_is_unclaimed(void)
 {
     static double in[N], out[N];
@@ -262,5 +291,5 @@ static void destroying_a_busy_pool_keeps_what_is_unclaimed(void)
 }
 
 RUN(TEST(doubles_are_all_computed), TEST(failures_are_retried_by_the_policy), TEST(a_call_nobody_works_on_can_be_cancelled),
-    TEST(a_rate_holds_for_elements_too), TEST(simulated_work_follows_its_plan),
+    TEST(a_rate_holds_for_elements_too), TEST(simulated_work_follows_its_plan), TEST(the_pool_computes_what_the_plain_loop_does),
     TEST(destroying_a_busy_pool_keeps_what_is_unclaimed))

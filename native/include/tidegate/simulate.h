@@ -35,6 +35,11 @@ int tg_simulate(const void *in, size_t in_len, void *out, size_t out_cap, size_t
 double tg_simulate_sleep(double seconds);
 /* A tg_double_function: spins `seconds` and returns how long it took. */
 double tg_simulate_spin(double seconds);
+/* A tg_double_function: work of a fixed cost, `turns` steps of a generator, each of which needs the one before (about 2 ns
+ * each, whatever else the machine does). Returns a value that depends on all of them. */
+double tg_simulate_work(double turns);
+/* The plain loop that the pool of threads is compared with. */
+void tg_simulate_loop(double (*function)(double), const double *in, double *out, size_t n);
 
 #ifdef __cplusplus
 }

@@ -20,6 +20,8 @@ core_version: str
 simulate_address: int
 simulate_sleep_address: int
 simulate_spin_address: int
+simulate_work_address: int
+simulate_loop_address: int
 
 class ItemTimeout(TimeoutError): ...
 
