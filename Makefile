@@ -9,7 +9,7 @@ FUZZ_S ?= 30
 SOURCES := $(shell find workers native -type f -not -name '*.so' -not -name '*.pyc' 2>/dev/null) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-native lint types sanitize fuzz bench bench-executor chaos compose-test wheel check clean
+.PHONY: help demo test test-native lint types sanitize fuzz bench bench-executor chaos chaos-short compose-test wheel check clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ $(VENV)/.installed-test: $(BIN)/python $(SOURCES)
 demo: $(VENV)/.installed  ## run two real workloads on this machine and read the report
 	@$(BIN)/tidegate demo
 
-test: $(VENV)/.installed-test  ## install what tests need and run them (the storms of tests/chaos: make chaos)
+test: $(VENV)/.installed-test  ## install what tests need and run them (the storms: make chaos-short)
 	@$(BIN)/python -P -m pytest -n $(JOBS) --dist worksteal -m "not chaos" $(ARGS)
 
 test-native: $(VENV)/.installed-test  ## build the C core alone and run its tests
@@ -62,7 +62,10 @@ bench-executor: $(VENV)/.installed-test  ## the executor alone against its rival
 	@$(BIN)/python bench/executor/sync_bench.py $(ARGS)
 	@$(BIN)/python bench/executor/async_bench.py $(ARGS)
 
-chaos: $(VENV)/.installed-test  ## kill real workers and servers under load, and count (an hour; ARGS= for the short form)
+chaos-short: $(VENV)/.installed-test  ## the storms in their short form, and tests that kill servers: one at a time, they measure time
+	@$(BIN)/python -P -m pytest -m chaos $(ARGS)
+
+chaos: $(VENV)/.installed-test  ## kill real workers and servers under load, and count (45 minutes; ARGS="--only NAME" for one)
 	@$(BIN)/python tests/chaos/run.py $(ARGS)
 chaos: ARGS ?= --long --write docs/reliability.md
 
@@ -72,7 +75,7 @@ compose-test: $(VENV)/.installed  ## docker compose: up, scale to 4, kill one, r
 wheel: $(BIN)/python  ## build the wheel into dist/
 	@$(BIN)/python -m pip wheel -q --no-deps -w dist .
 
-check: lint types test test-native  ## what CI runs
+check: lint types test chaos-short test-native  ## what CI runs
 
 clean:  ## remove what was built
 	@rm -rf $(BUILD) dist $(VENV)

@@ -35,15 +35,20 @@ def lost_replies(scale: Scale) -> Row:
         verdict=verdict,
         proof={"replies lost": lost},
         shown={"re-executed": verdict.executed_again},
-        bounds={"leaked leases": (progress.running_batches, 0), "duplicated submissions": (len(jobs) - 1, 0)},
+        bounds={
+            "leaked leases": (progress.lost_leases + progress.running_batches, 0),
+            "duplicated submissions": (len(jobs) - 1, 0),
+        },
     )
 
 
 def every_step(scale: Scale) -> Row:
     """One worker process, killed before, killed after, or left without a reply, at call 1, 2, 3, … of its life."""
     points = _calls_of_a_quiet_run(scale)
-    chosen = range(1, points + 1) if scale.long else range(1, points + 1, max(1, points // 3))
-    runs = [(number, action) for number in chosen for action in ("before", "after", "reply lost")]
+    actions = ("before", "after", "reply lost")
+    runs = [(number, action) for number in range(1, points + 1) for action in actions]
+    if not scale.long:  # early, in the middle, late
+        runs = list(zip((2, points // 2, points - 1), actions, strict=True))
     invalid: list[str] = []
     struck = 0
     for number, action in runs:
@@ -54,7 +59,7 @@ def every_step(scale: Scale) -> Row:
             invalid.append(f"{action} call {number}: {verdict}")
     return Row(
         fault="crash at every step of every transition",
-        load=f"{len(runs)} runs: {points} calls × before, after, reply lost",
+        load=f"{len(runs)} runs of {points} calls: before, after, reply lost",
         verdict=None,
         proof={"crashes and losses": struck},
         shown={"invalid runs": "; ".join(invalid) or "none"},

@@ -87,6 +87,13 @@ class WorkerTree:
         said = [line for line in self.log.read_text(errors="replace").splitlines() if " ready worker=" in line]
         return sum(any(f"-{child.pid}-" in line for line in said) for child in self.children())
 
+    def has_worked(self, witness: Path, since: int) -> bool:
+        """Whether one of the processes that live now has run an item since the witness's file had ``since`` bytes."""
+        with witness.open("rb") as file:
+            file.seek(since)
+            pids = {row.split()[3] for row in file if row.endswith(b"\n") and row.count(b" ") == 4}
+        return any(b"%d" % child.pid in pids for child in self.children())
+
     def kill_child(self, random: Random) -> int:
         """``kill -9`` one worker process; its pid, 0 when none lives."""
         living = self.children()

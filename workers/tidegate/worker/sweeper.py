@@ -77,7 +77,8 @@ class Sweeper:
         self._ledger.expire()
 
     def _sweep_job(self, job_id: str, live_slots: int) -> None:
-        swept = self._ledger.sweep(job_id, slots=live_slots, stall_ms=round(1.5 * self._sweep_ms))
+        # Unseen for one sweep is lost, so that what lost all its tickets goes on within two.
+        swept = self._ledger.sweep(job_id, slots=live_slots, stall_ms=self._sweep_ms)
         if swept.tickets:
             self._send_tickets(swept.queue, job_id, swept.tickets)
         if swept.expired_leases:

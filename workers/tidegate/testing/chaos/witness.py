@@ -31,6 +31,7 @@ class Testimony:
 
     executions: int = 0
     by_index: Counter[int] = field(default_factory=Counter)
+    first_ns: int = 0
     last_ns: int = 0
     gaps_ns: list[tuple[int, int]] = field(default_factory=list)
 
@@ -56,5 +57,6 @@ def read(path: str | Path, job: str) -> Testimony:
             _job, index, _attempt, _pid, mono_ns = line.split()
             seen.executions += 1
             seen.by_index[int(index)] += 1
+            seen.first_ns = min(seen.first_ns or int(mono_ns), int(mono_ns))
             seen.last_ns = max(seen.last_ns, int(mono_ns))
     return seen
