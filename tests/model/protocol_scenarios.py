@@ -10,7 +10,7 @@ from typing import Any
 from protocol_explore import wander
 from protocol_replay import Replay
 
-from tidegate.errors import SubmissionConflict
+from tidegate.errors import JobEnded, SubmissionConflict
 from tidegate.ledger import keys
 from tidegate.ledger.audit import audit, dump
 from tidegate.ledger.port import Committed, Lease, Nothing, Refused, Settlement, Token
@@ -204,6 +204,41 @@ def a_held_job_hands_out_nothing(url: str) -> None:
     assert isinstance(bench.claim(), Lease)
 
 
+def a_silent_producer_keeps_no_job_open(url: str) -> None:
+    bench = Bench(url, 2, silent_s=60)
+    bench.later(50_000)
+    assert bench.ledger.feed(bench.job)
+    bench.later(50_000)
+    bench.sweep()
+    assert bench.progress.state is JobState.OPEN
+    bench.append(1, 2)
+    bench.later(50_000)
+    bench.sweep()
+    assert bench.progress.state is JobState.OPEN
+    bench.later(11_000)
+    bench.sweep()
+    stands = bench.progress
+    assert (stands.state, stands.cut_short) == (JobState.SEALED, True)
+    try:
+        bench.append(2, 2)
+    except JobEnded:
+        pass
+    else:
+        raise AssertionError("a chunk for a job that was cut short")
+    for _ in range(2):
+        bench.commit(bench.claim(), 0, 1)
+    assert bench.progress.state is JobState.DONE
+    opened = bench.ledger.open(JobSpec(job_id=bench.job, task="t", ttl_s=100, silent_s=60))
+    assert (opened.sealed, opened.next_chunk) == (False, 2)
+    assert bench.client.pttl(keys.job_key(bench.job, "meta")) > 100_000
+    bench.append(2, 2)
+    bench.ledger.seal(bench.job, 3)
+    stands = bench.progress
+    assert (stands.state, stands.cut_short, stands.pending) == (JobState.SEALED, False, 2)
+    for name in bench.state():
+        assert bench.client.pttl(keys.job_key(bench.job, name)) > 100_000
+
+
 def counters_are_a_recount(url: str) -> None:
     bench = Bench(url, *(4,) * 40)
     bench.ledger.seal(bench.job, 1)
@@ -238,6 +273,7 @@ SCENARIOS: tuple[Callable[[str], None], ...] = (
     tickets_that_are_lost_are_replaced_and_old_ones_are_worth_nothing,
     a_cancelled_job_ends_with_what_really_ran,
     a_held_job_hands_out_nothing,
+    a_silent_producer_keeps_no_job_open,
     counters_are_a_recount,
     the_model_is_followed,
 )

@@ -128,6 +128,15 @@ MISTAKES = (
         "local ends = M.state == 'sealed' and",
         "local ends = (M.state == 'sealed' or M.state == 'open') and",
     ),
+    Mistake("a dead producer's job stays open", "  if silence > silent_ms then\n", "  if false then\n", "sweep"),
+    Mistake("a sign of life is not noted", "put('fed_ms', NOW)\n", "", "feed"),
+    Mistake("a chunk is no sign of life", "put('fed_ms', NOW)\n", "", "append"),
+    Mistake("a job that was cut short says nothing", "    put('cut', 1)\n", "", "sweep"),
+    Mistake(
+        "a job that was cut short takes chunks", "return { 'ENDED', 'cut short' }", "put('state', 'open')", "append"
+    ),
+    Mistake("a job that goes on keeps its time to live", "    M.refreshed_ms = 0\n", "", "open"),
+    Mistake("a job that goes on still says that it was cut short", "    put('cut', 0)\n", "", "open"),
     Mistake("an ended job lives for ever", "if ends then expire_all(num('ttl_ms')) elseif", "if ends then elseif"),
     Mistake("a job never ends", "  if ends then\n    put('state'", "  if false then\n    put('state'"),
 )

@@ -268,6 +268,7 @@ class Tidegate:
             max_pending_bytes=settings.max_pending_bytes,
             max_pending_batches=settings.max_pending_batches,
             shape=int(shape),
+            silent_s=settings.silent_producer_s if name is None else settings.silent_resumable_s,
         )
 
     def resubmit(self, spec: JobSpec, items: Iterable[msgspec.Raw], name: str) -> Job[Any]:

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     max_item_bytes: Positive = Field(4 << 20, description="a result larger than this fails its item")
     max_pending_bytes: Positive = Field(64 << 20, description="high-water mark of one job's payloads in the ledger")
     max_pending_batches: Positive = Field(4096, description="high-water mark of one job's batches in the ledger")
+    silent_producer_s: Seconds = Field(
+        300.0, description="a producer that is silent for longer is dead: its job ends with what it has"
+    )
+    silent_resumable_s: Seconds = Field(
+        86_400.0, description="the same for submissions with an id, which may be resumed"
+    )
     job_ttl_s: Seconds = Field(86_400.0, description="how long an ended job is kept")
 
     processes: Positive = Field(1, description="worker processes under one supervisor")

@@ -47,6 +47,7 @@ def progress_document(stands: Progress) -> dict[str, Any]:
         "state": stands.state.value,
         "paused": stands.paused,
         "reason": stands.reason,
+        "cut_short": stands.cut_short,
         "total": stands.total,
         "pending": stands.pending,
         "outcomes": {outcome.value: stands.outcomes.get(outcome, 0) for outcome in Outcome},

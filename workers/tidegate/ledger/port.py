@@ -157,13 +157,20 @@ class Ledger(Protocol):
 
     # -- producer ----------------------------------------------------------------------------------------------
     def open(self, spec: JobSpec) -> Opened:
-        """Create the job, or find it. ``SubmissionConflict`` if that id was opened with another task or options."""
+        """Create the job, or find it. ``SubmissionConflict`` if that id was opened with another task or options.
+
+        A job that was cut short, because its producer was silent for ``spec.silent_s``, goes on.
+        """
 
     def append(self, job_id: str, chunk: int, batches: Sequence[BatchPayload]) -> Appended:
         """Add chunk number ``chunk`` (0, 1, 2, …). A repeated number writes nothing; a gap is refused.
 
-        ``JobEnded`` if the job is sealed or cancelled, ``SubmissionConflict`` for a gap or a last chunk of other content.
+        ``JobEnded`` if the job is sealed, cut short or cancelled, ``SubmissionConflict`` for a gap or a last chunk of other
+        content.
         """
+
+    def feed(self, job_id: str) -> bool:
+        """The producer lives, although it appends nothing now. Whether the job is open."""
 
     def seal(self, job_id: str, chunks: int) -> Progress:
         """Say that all chunks are there. An empty job is done at once."""

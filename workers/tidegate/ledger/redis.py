@@ -106,7 +106,7 @@ class RedisLedger:
             "open",
             spec.job_id,
             *(digest, packed, spec.task, spec.queue, ttl_ms, int(spec.keep_results)),
-            *(spec.max_pending_bytes, spec.max_pending_batches),
+            *(spec.max_pending_bytes, spec.max_pending_batches, round(spec.silent_s * 1000)),
         )
         if reply[0] == b"CONFLICT":
             raise SubmissionConflict(
@@ -138,6 +138,10 @@ class RedisLedger:
             pending_bytes=pending_bytes,
             tickets=tuple(tickets),
         )
+
+    def feed(self, job_id: str) -> bool:
+        """See the port."""
+        return bool(self._caller.job("feed", job_id))
 
     def seal(self, job_id: str, chunks: int) -> Progress:
         """See the port."""

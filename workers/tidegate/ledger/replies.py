@@ -130,6 +130,7 @@ def progress_from(job_id: str, reply: Any) -> tuple[Progress, int] | None:
         state=state,
         paused=meta.get(b"paused") == b"1",
         cancelling=meta.get(b"cancel") == b"1" and state not in (JobState.CANCELLED, JobState.DONE),
+        cut_short=meta.get(b"cut") == b"1",
         reason=meta.get(b"reason", b"").decode("utf-8", "replace"),
         total=number(b"total"),
         pending=number(b"pending"),

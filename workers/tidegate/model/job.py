@@ -31,6 +31,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``shape``: how an item is applied (``model.wire.Shape``), for replays. ``batch_size``, ``chunk_batches``, ``chunk_bytes``:
     how the items are split when the submission can be resumed by its id; 0 when the split adapts and cannot be repeated.
+    ``silent_s``: a producer that is silent for longer counts as dead, and the job ends with what it has; 0: never.
     """
 
     job_id: str
@@ -51,6 +52,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int = 0
     chunk_batches: int = 0
     chunk_bytes: int = 0
+    silent_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Progress:
     """How a job stands, exactly, by the ledger. Items: ``total = sum(outcomes) + pending``.
 
     ``cancelling``: a cancellation was asked for; the state becomes ``cancelled`` when the last running batch is settled.
+    ``cut_short``: its producer fell silent before it said that all items are there; those that are there end as usual.
     ``oldest_ready_ms``: how long the batch at the head of the line has waited for a worker.
     """
 
@@ -76,6 +79,7 @@ class Progress:
     paused: bool = False
     cancelling: bool = False
     reason: str = ""
+    cut_short: bool = False
     total: int = 0
     pending: int = 0
     running_batches: int = 0

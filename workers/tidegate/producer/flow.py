@@ -69,9 +69,14 @@ class Flow:
                     raise
                 continue
             except JobEnded as error:
-                if _is_cancelled(self._ledger.progress(self._spec.job_id)):
+                stands = self._ledger.progress(self._spec.job_id)
+                if _is_cancelled(stands):
                     raise SubmissionStopped from error
-                raise
+                if not stands.cut_short:
+                    raise
+                _log.warning("job %s had been cut short while this producer was silent, and goes on", self._spec.job_id)
+                self._ledger.open(self._spec)
+                continue
             if not appended.full:
                 if appended.tickets:
                     self._send(self._spec.job_id, appended.tickets)

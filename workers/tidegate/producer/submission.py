@@ -25,6 +25,7 @@ from tidegate.model.job import BatchPayload, JobSpec, Progress
 from tidegate.model.wire import Shape
 from tidegate.producer.encoding import encode_batches
 from tidegate.producer.flow import Flow, SendTickets, SubmissionStopped
+from tidegate.producer.liveness import Liveness
 from tidegate.producer.sizing import BatchSizer
 
 #: A chunk is one script call: bounded in bytes and batches, so that it never holds the server up for long.
@@ -67,6 +68,7 @@ class Submission:
         self._options = options
         self._shape = Shape(spec.shape)
         self._flow = Flow(ledger, spec, send, patience_s=options.patience_s)
+        self._liveness = Liveness(ledger, spec)
         self._resumable = bool(spec.chunk_batches)
         self._exists = options.exists
         self._chunk_bytes = spec.chunk_bytes or min(CHUNK_BYTES, spec.max_pending_bytes)
@@ -125,6 +127,8 @@ class Submission:
             self._flush()
         except SubmissionStopped:
             return self._ledger.progress(self.spec.job_id)
+        finally:
+            self._liveness.stop()
         if not self.written:
             self._open()
         return self._ledger.seal(self.spec.job_id, self._chunks)
@@ -155,6 +159,7 @@ class Submission:
     def abandon(self, error: BaseException) -> None:
         """The source or the ledger failed. What was written is cancelled, unless the same id may go on with it."""
         self._flow.stop()
+        self._liveness.stop()
         if not self.written:
             return
         job_id = self.spec.job_id
@@ -198,6 +203,8 @@ class Submission:
         """Open the job, or find it; whether it was sealed already."""
         opened = self._ledger.open(self.spec)
         self._next_chunk = opened.next_chunk
+        if not opened.sealed:
+            self._liveness.start()
         if self._exists:
             self.items = opened.items
         return opened.sealed

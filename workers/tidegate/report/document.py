@@ -82,6 +82,7 @@ def _job(facts: Facts) -> Document:
         "state": str(progress.state),
         "paused": progress.paused,
         "reason": visible(progress.reason, 500),
+        "cut_short": progress.cut_short,
         "ended": progress.ended,
         "created_ms": progress.created_ms or None,
         "started_ms": progress.started_ms or None,

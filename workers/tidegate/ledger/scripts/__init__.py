@@ -19,6 +19,7 @@ OPERATIONS = (
     "open",
     "append",
     "seal",
+    "feed",
     "claim",
     "commit",
     "renew",

@@ -3,7 +3,7 @@
 KEYS  1 meta
 ARGV  1 clock skew  2 chunk number  3 digest of the chunk  4 live slots, 0 if unknown  then per batch: items, payload
 Returns {'OK', full, next_chunk, pending_batches, pending_bytes, {tickets}}
-      | {'GONE'} | {'ENDED', state} | {'GAP', next_chunk} | {'CONFLICT'} (the last chunk, with other content)
+      | {'GONE'} | {'ENDED', state} ('cut short': open it again to go on) | {'GAP', next_chunk} | {'CONFLICT'} (the last chunk, with other content)
 Invariants: a chunk is written once and in order; when `full`, nothing is written; whenever nothing is pending, a chunk is
       accepted whatever its size. Not allowed when the server is out of memory.
 ]]
@@ -12,7 +12,7 @@ Invariants: a chunk is written once and in order; when `full`, nothing is writte
 
 if not load_job() then return { 'GONE' } end
 local chunk, next_chunk = tonumber(ARGV[2]), num('next_chunk')
-local limits = call('HMGET', META, 'max_bytes', 'max_batches', 'last_digest', 'last_tickets')
+local limits = call('HMGET', META, 'max_bytes', 'max_batches', 'last_digest', 'last_tickets', 'cut')
 
 local function reply(full, tickets)
   return { 'OK', full, num('next_chunk'), num('batches') - num('batches_done'), num('pending_bytes'), tickets }
@@ -25,6 +25,7 @@ if chunk < next_chunk then
   for n in string.gmatch(limits[4] or '', '%d+') do again[#again + 1] = tonumber(n) end
   return reply(0, again)
 end
+if limits[5] == '1' and M.cancel ~= '1' then return { 'ENDED', 'cut short' } end
 if M.cancel == '1' or ended() then return { 'ENDED', 'cancelled' } end
 if M.state ~= 'open' then return { 'ENDED', 'sealed' } end
 if chunk > next_chunk then return { 'GAP', next_chunk } end
@@ -49,6 +50,7 @@ put('total', first)
 put('batches', batch)
 add('pending_bytes', bytes)
 put('next_chunk', chunk + 1)
+put('fed_ms', NOW)
 if tonumber(ARGV[4]) > 0 then put('slots', ARGV[4]) end
 local tickets = issue_tickets()
 put('last_digest', ARGV[3])

@@ -10,6 +10,11 @@ Invariants: repeated, it changes nothing; a cancelled job is sealed already; a j
 if not load_job() then return { 'GONE' } end
 if M.state ~= 'open' then
   if M.cancel ~= '1' and num('next_chunk') ~= tonumber(ARGV[2]) then return { 'GAP', num('next_chunk') } end
+  if num('cut') == 1 and M.cancel ~= '1' then   -- it was complete, and only its producer was slow to say so
+    put('cut', 0)
+    put('reason', '')
+    save_job()
+  end
   return { 'OK', ended() and 1 or 0 }
 end
 if num('next_chunk') ~= tonumber(ARGV[2]) then return { 'GAP', num('next_chunk') } end

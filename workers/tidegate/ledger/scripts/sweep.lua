@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
---[[ sweep: make expired leases and due delayed batches ready; replace tickets that got lost; go on with a cancellation.
+--[[ sweep: make expired leases and due delayed batches ready; replace tickets that got lost; go on with a cancellation; seal
+a job whose producer has fallen silent.
 KEYS  1 meta
 ARGV  1 clock skew  2 nonce  3 live slots of the cluster  4 stall ms  5 limit of each kind of work
 Returns {'OK', queue, expired leases, due batches, {tickets}, ended (0/1), ms to live if ended} | {'GONE'}
@@ -48,6 +49,20 @@ for i = 1, #due do
   give_back(unpack_record(due[i]), 0)
 end
 if M.cancel == '1' then cancel_page(limit) end
+
+-- Nobody will seal a job whose producer died. It ends with what it has, and says so; a producer that was only slow, or that
+-- runs again under the same id, opens it again.
+local silent_ms = M.state == 'open' and num('silent_ms') or 0
+if silent_ms > 0 then
+  local silence = NOW - num('fed_ms')
+  if silence < 0 then put('fed_ms', NOW) end   -- the clock went back
+  if silence > silent_ms then
+    put('state', 'sealed')
+    put('cut', 1)
+    put('reason', string.format('cut short: its producer was silent for %d s after %d items', silence / 1000, num('total')))
+    event('cut short')
+  end
+end
 
 -- A ticket is lost when it was not seen for long although batches are ready and slots are free. How long depends on how
 -- long the queue is, which nobody knows: patience doubles with every replacement and is taken back when a ticket comes

@@ -40,6 +40,23 @@ def paused(facts: Facts) -> Finding | None:
     )
 
 
+def cut_short(facts: Facts) -> Finding | None:
+    """The producer died before it had submitted everything."""
+    progress = facts.progress
+    if not progress.cut_short:
+        return None
+    resumable = progress.spec is not None and progress.spec.chunk_batches
+    return Finding(
+        Severity.CRITICAL,
+        "cut_short",
+        f"The submission was cut short: {progress.total:,} items came, and more may have been meant",
+        visible(progress.reason, 500),
+        f"Submit the same items again with id={progress.job_id!r}: the job goes on where it stopped."
+        if resumable
+        else "Submit the rest again; with an id of yours (map(…, id=…)) a submission that was cut short can be resumed.",
+    )
+
+
 def no_worker(facts: Facts) -> Finding | None:
     """Batches are ready, nobody holds one, and no live worker serves the queue."""
     progress = facts.progress
@@ -75,4 +92,4 @@ def lost_leases(facts: Facts) -> Finding | None:
     )
 
 
-JOB_RULES: tuple[Rule, ...] = (parked, no_worker, paused, lost_leases)
+JOB_RULES: tuple[Rule, ...] = (parked, cut_short, no_worker, paused, lost_leases)
