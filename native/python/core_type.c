@@ -138,20 +138,21 @@ static void core_dealloc(CoreObject *self)
 
 static PyObject *core_limit(CoreObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"kind", "keyed", "capacity", "count", "period_ns", "burst", "failure_ratio", "min_calls",
+    static char *names[] = {"kind", "keyed", "watched", "capacity", "count", "period_ns", "burst", "failure_ratio", "min_calls",
                             "window_ns", "open_ns", "probes", "refuse", NULL};
     struct tg_limit_options options = {0};
-    int kind, keyed = 0, refuse = 0;
+    int kind, keyed = 0, watched = 0, refuse = 0;
     unsigned capacity = 0, burst = 1, min_calls = 0, probes = 1;
     unsigned long long count = 0, period_ns = 0, window_ns = 0, open_ns = 0;
     double failure_ratio = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$pIKKIdIKKIp", names, &kind, &keyed, &capacity, &count, &period_ns,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$ppIKKIdIKKIp", names, &kind, &keyed, &watched, &capacity, &count, &period_ns,
                                      &burst, &failure_ratio, &min_calls, &window_ns, &open_ns, &probes, &refuse) ||
         !tg_alive(self)) {
         return NULL;
     }
     options.kind = (enum tg_limit_kind)kind;
     options.keyed = keyed;
+    options.watched = watched;
     options.capacity = capacity;
     options.count = count;
     options.period_ns = period_ns;

@@ -93,17 +93,34 @@ static uint64_t mix(uint64_t value)
     return value ^ (value >> 31);
 }
 
+/* What a key function answered, as the core's key. Whole numbers stand for themselves: those that limits of several
+ * processes share have to be the same in all of them. -1: an error is set. */
+static int key_of(PyObject *answer, uint64_t *out)
+{
+    if (answer == Py_None) {
+        *out = TG_NO_KEY;
+        return 0;
+    }
+    if (PyLong_CheckExact(answer)) {
+        *out = PyLong_AsUnsignedLongLongMask(answer);
+        *out = *out == TG_NO_KEY ? mix(*out) : *out;
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_hash_t hash = PyObject_Hash(answer);
+    *out = mix((uint64_t)hash);
+    return hash == -1 ? -1 : 0;
+}
+
 /* The keys of one item. -1: a key function raised, the error is set. */
 static int item_keys(LaneObject *lane, RunObject *run, Py_ssize_t position, uint64_t *out)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(lane->keys); i++) {
         PyObject *key = tg_call_item(PyTuple_GET_ITEM(lane->keys, i), PyTuple_GET_ITEM(run->items, position), run->shape);
-        Py_hash_t hash = key ? PyObject_Hash(key) : -1;
+        int failed = key == NULL || key_of(key, &out[i]) < 0;
         Py_XDECREF(key);
-        if (hash == -1) {
+        if (failed) {
             return -1;
         }
-        out[i] = mix((uint64_t)hash);
     }
     return 0;
 }

@@ -67,6 +67,92 @@ static PyObject *limit_pause_until(LimitObject *self, PyObject *arg)
     return answer(self, tg_limit_pause_until(self->limit, until_ns));
 }
 
+/* ---- keyed limits ---- */
+
+static PyObject *limit_pause_key_until(LimitObject *self, PyObject *args)
+{
+    unsigned long long key, until_ns;
+    if (!PyArg_ParseTuple(args, "KK", &key, &until_ns) || !tg_alive(self->core)) {
+        return NULL;
+    }
+    return answer(self, tg_limit_pause_key_until(self->limit, key, until_ns));
+}
+
+static PyObject *limit_offer_key(LimitObject *self, PyObject *args)
+{
+    unsigned long long key, start_ns, interval_ns, tolerance_ns;
+    unsigned count;
+    if (!PyArg_ParseTuple(args, "KKKIK", &key, &start_ns, &interval_ns, &count, &tolerance_ns) || !tg_alive(self->core)) {
+        return NULL;
+    }
+    return answer(self, tg_limit_offer_key(self->limit, key, start_ns, interval_ns, count, tolerance_ns));
+}
+
+static PyObject *limit_set_key_permits(LimitObject *self, PyObject *arg)
+{
+    PyObject *pairs = PySequence_Fast(arg, "give a sequence of (key, permits)");
+    if (pairs == NULL) {
+        return NULL;
+    }
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(pairs);
+    struct tg_key_permits *permits = PyMem_Calloc((size_t)n + 1, sizeof *permits);
+    PyObject *result = permits ? NULL : PyErr_NoMemory();
+    for (Py_ssize_t i = 0; permits != NULL && i < n; i++) {
+        unsigned long long key;
+        unsigned count;
+        PyObject *pair = PySequence_Fast_GET_ITEM(pairs, i);
+        if (!PyTuple_Check(pair) || !PyArg_ParseTuple(pair, "KI", &key, &count)) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_TypeError, "give a sequence of (key, permits)");
+            }
+            goto done;
+        }
+        permits[i] = (struct tg_key_permits){key, count};
+    }
+    if (permits != NULL && tg_alive(self->core)) {
+        result = answer(self, tg_limit_set_key_permits(self->limit, permits, (size_t)n));
+    }
+done:
+    PyMem_Free(permits);
+    Py_DECREF(pairs);
+    return result;
+}
+
+static PyObject *limit_take_news(LimitObject *self, PyObject *arg)
+{
+    struct tg_key_news *news;
+    unsigned long max = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred() || !tg_alive(self->core)) {
+        return NULL;
+    }
+    max = max < 100000 ? max : 100000;
+    if ((news = PyMem_Malloc((max + 1) * sizeof *news)) == NULL) {
+        return PyErr_NoMemory();
+    }
+    size_t n;
+    tg_status status = tg_limit_take_news(self->limit, news, max, &n);
+    PyObject *list = status == TG_OK ? PyList_New((Py_ssize_t)n) : tg_raise_status(self->core->state, status, "limit");
+    for (size_t i = 0; list != NULL && i < n; i++) {
+        PyObject *entry = Py_BuildValue("(KKKK)", (unsigned long long)news[i].key, (unsigned long long)news[i].waiting,
+                                        (unsigned long long)news[i].in_use, (unsigned long long)news[i].used);
+        if (entry == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, entry);
+    }
+    PyMem_Free(news);
+    return list;
+}
+
+static PyObject *limit_trim(LimitObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->core->core != NULL) {
+        tg_limit_trim(self->limit);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *limit_stats(LimitObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct tg_limit_stats stats;
@@ -94,6 +180,12 @@ static PyMethodDef limit_methods[] = {
     {"set_rate", (PyCFunction)limit_set_rate, METH_VARARGS, "set_rate(count, period_ns, burst)"},
     {"offer", (PyCFunction)limit_offer, METH_VARARGS, "offer(start_ns, interval_ns, count, tolerance_ns)"},
     {"pause_until", (PyCFunction)limit_pause_until, METH_O, "Nothing starts before this monotonic time; 0 ends a pause."},
+    {"pause_key_until", (PyCFunction)limit_pause_key_until, METH_VARARGS, "pause_key_until(key, monotonic_ns)"},
+    {"offer_key", (PyCFunction)limit_offer_key, METH_VARARGS, "offer_key(key, start_ns, interval_ns, count, tolerance_ns)"},
+    {"set_key_permits", (PyCFunction)limit_set_key_permits, METH_O, "Permits of each (key, permits) from now on."},
+    {"take_news", (PyCFunction)limit_take_news, METH_O,
+     "At most so many (key, waiting, in_use, used) of keys that changed since they were last told."},
+    {"trim", (PyCFunction)limit_trim, METH_NOARGS, "Forgets idle keys now."},
     {"stats", (PyCFunction)limit_stats, METH_NOARGS, "Counters by name."},
     {"demand", (PyCFunction)limit_demand, METH_NOARGS, "Items that wait for this limit now."},
     {NULL, NULL, 0, NULL},

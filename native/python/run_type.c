@@ -194,6 +194,19 @@ static PyObject *run_add_done_callback(RunObject *self, PyObject *callback)
     Py_RETURN_NONE;
 }
 
+static PyObject *run_limited(RunObject *self, PyObject *arg)
+{
+    int with_due = PyObject_IsTrue(arg);
+    uint64_t n = 0, due_ns = TG_NEVER;
+    if (with_due < 0) {
+        return NULL;
+    }
+    if (self->core->core != NULL && !is_done(self)) {
+        tg_group_limited(self->group, &n, with_due ? &due_ns : NULL);
+    }
+    return Py_BuildValue("(KL)", (unsigned long long)n, due_ns == TG_NEVER ? -1LL : (long long)due_ns);
+}
+
 static PyObject *run_times(RunObject *self, PyObject *arg)
 {
     Py_ssize_t position = PyLong_AsSsize_t(arg);
@@ -225,6 +238,8 @@ static PyMethodDef run_methods[] = {
     {"cancel", (PyCFunction)run_cancel, METH_NOARGS, "Waiting items end as cancelled, running coroutines are cancelled."},
     {"drain", (PyCFunction)run_drain, METH_NOARGS, "Starts nothing more of this run."},
     {"add_done_callback", (PyCFunction)run_add_done_callback, METH_O, "Calls back with the run when it is done."},
+    {"limited", (PyCFunction)run_limited, METH_O,
+     "limited(with_due): (items waiting for their key, when one of the keys opens by itself or -1)."},
     {"times", (PyCFunction)run_times, METH_O, "(run_ns, wait_ns, attempts) of a position, when start() kept them."},
     {NULL, NULL, 0, NULL},
 };

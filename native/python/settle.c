@@ -69,6 +69,23 @@ static int add_history(RunObject *run, const struct tg_item *item, PyObject *lin
     return result;
 }
 
+/* The item's key under each keyed limit of the lane; None for one that does not bind it. Empty for most lanes. */
+static PyObject *keys_of(const LaneObject *lane, const struct tg_item *item)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(lane->keys);
+    PyObject *keys = PyTuple_New(n);
+    for (Py_ssize_t i = 0; keys != NULL && i < n; i++) {
+        uint64_t key = tg_item_key(item, (uint32_t)i);
+        PyObject *number = key == TG_NO_KEY ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(key);
+        if (number == NULL) {
+            Py_CLEAR(keys);
+            break;
+        }
+        PyTuple_SET_ITEM(keys, i, number);
+    }
+    return keys;
+}
+
 enum tg_verdict tg_run_attempt_failed(RunObject *run, const struct tg_item *item, PyObject *error, int end,
                                       uint64_t *retry_after_ns)
 {
@@ -80,9 +97,13 @@ enum tg_verdict tg_run_attempt_failed(RunObject *run, const struct tg_item *item
     if (end == TG_END_CANCELLED) {
         return TG_VERDICT_CANCELLED;
     }
-    /* classify(error, attempt, run_ns, timed_out) -> (retryable, retry_after_ns, line or None) */
-    PyObject *answer = PyObject_CallFunction(run->lane->classify, "OIKi", error, (unsigned)item->attempts,
-                                             (unsigned long long)item->running_ns, end == TG_END_TIMED_OUT);
+    /* classify(error, attempt, run_ns, timed_out, keys) -> (retryable, retry_after_ns, line or None) */
+    PyObject *keys = keys_of(run->lane, item);
+    PyObject *answer = keys == NULL ? NULL
+                                    : PyObject_CallFunction(run->lane->classify, "OIKiO", error, (unsigned)item->attempts,
+                                                            (unsigned long long)item->running_ns,
+                                                            end == TG_END_TIMED_OUT, keys);
+    Py_XDECREF(keys);
     int retryable = 0;
     unsigned long long delay_ns = 0;
     PyObject *line = Py_None;

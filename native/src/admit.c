@@ -10,6 +10,11 @@ uint64_t tg__item_key(const struct tg_item *item, const struct tg_lane *lane, ui
     return item->flags & TG__ITEM_KEYS ? item->keys[lane->key_index[limit]] : item->key;
 }
 
+uint64_t tg_item_key(const struct tg_item *item, uint32_t index)
+{
+    return item->flags & TG__ITEM_KEYS ? item->keys[index] : item->key;
+}
+
 enum tg__admission tg__lane_admit(struct tg_lane *lane, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < lane->n_limits; i++) {
@@ -50,6 +55,7 @@ static void wait_at(struct tg__gate *gate, struct tg_item *item, uint32_t limit_
     gate->limit->waiting++;
     gate->limit->stats.refused++;
     lane->n_limited++;
+    item->group->n_limited++;
     tg__gate_kick(gate, now_ns);
 }
 
@@ -78,7 +84,7 @@ static enum tg__admission check_keys(struct tg_item *item, struct tg__gate **gat
     for (uint32_t i = 0; i < lane->n_limits; i++) {
         struct tg_limit *limit = lane->limits[i];
         gates[i] = NULL;
-        if (!limit->options.keyed) {
+        if (!limit->options.keyed || tg__item_key(item, lane, i) == TG_NO_KEY) {
             continue;
         }
         struct tg__gate *gate = tg__key_get(limit, tg__item_key(item, lane, i), now_ns);
@@ -204,6 +210,9 @@ void tg__item_outcome(struct tg_item *item, uint64_t now_ns)
             continue;
         }
         struct tg__gate *gate = &limit->gate;
+        if (limit->options.keyed && tg__item_key(item, lane, i) == TG_NO_KEY) {
+            continue;
+        }
         if (limit->options.keyed) {
             gate = tg__key_get(limit, tg__item_key(item, lane, i), now_ns);
         }

@@ -78,6 +78,7 @@ static void free_limits(struct tg_core *core)
         struct tg_limit *limit = tg__container(core->limits.next, struct tg_limit, link);
         tg__list_remove(&limit->link);
         tg__keys_destroy(limit);
+        tg__offers_free(&limit->gate);
         tg__release(core, limit, sizeof *limit);
     }
 }

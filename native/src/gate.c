@@ -13,6 +13,7 @@ void tg__gate_init(struct tg__gate *gate, struct tg_limit *limit, uint64_t key)
     gate->timer = TG__OFF_HEAP;
     tg__list_init(&gate->waiters);
     tg__list_init(&gate->all);
+    tg__list_init(&gate->news);
 }
 
 static uint64_t paused_until(const struct tg__gate *gate)
@@ -29,64 +30,14 @@ static uint64_t rate_room(const struct tg__gate *gate, uint64_t now_ns)
     return ahead > limit->tolerance_ns ? 0 : (limit->tolerance_ns - ahead) / limit->interval_ns + 1;
 }
 
-static uint64_t slot_time(const struct tg__offer *offer)
-{
-    uint64_t offset, at;
-    if (__builtin_mul_overflow(offer->interval_ns, (uint64_t)offer->next, &offset) ||
-        __builtin_add_overflow(offer->start_ns, offset, &at)) {
-        return TG_NEVER;
-    }
-    return at;
-}
-
-static void discard_slots(struct tg_limit *limit, struct tg__offer *offer, uint64_t now_ns)
-{
-    while (offer->next < offer->count) {
-        uint64_t at = slot_time(offer);
-        if (now_ns <= at || now_ns - at <= offer->tolerance_ns) {
-            return;
-        }
-        uint64_t late = now_ns - at - offer->tolerance_ns;
-        uint64_t gone = offer->interval_ns != 0 ? (late + offer->interval_ns - 1) / offer->interval_ns
-                                                : offer->count;
-        uint32_t left = offer->count - offer->next;
-        uint32_t step = gone < left ? (uint32_t)gone : left;
-        offer->next += step;
-        limit->stats.discarded += step;
-        limit->stats.available -= step;
-    }
-}
-
-static void drop_spent_offers(struct tg_limit *limit)
-{
-    while (limit->n_offers != 0) {
-        struct tg__offer *offer = &limit->offers[limit->first_offer];
-        if (offer->next < offer->count) {
-            return;
-        }
-        limit->first_offer = (limit->first_offer + 1) % TG_OFFERS;
-        limit->n_offers--;
-    }
-}
-
-/* Earliest slot of all offers; NULL when there is none. */
-static struct tg__offer *earliest_offer(struct tg_limit *limit, uint64_t now_ns)
-{
-    struct tg__offer *best = NULL;
-    for (uint32_t i = 0; i < limit->n_offers; i++) {
-        struct tg__offer *offer = &limit->offers[(limit->first_offer + i) % TG_OFFERS];
-        discard_slots(limit, offer, now_ns);
-        if (offer->next < offer->count && (best == NULL || slot_time(offer) < slot_time(best))) {
-            best = offer;
-        }
-    }
-    drop_spent_offers(limit);
-    return best;
-}
-
 static bool is_paused(const struct tg__gate *gate, uint64_t now_ns)
 {
     return paused_until(gate) > now_ns;
+}
+
+static uint64_t capacity_of(const struct tg__gate *gate)
+{
+    return (uint64_t)gate->limit->options.capacity + gate->capacity;
 }
 
 /* How many starts it would admit now. */
@@ -98,13 +49,11 @@ uint64_t tg__gate_room(struct tg__gate *gate, uint64_t now_ns)
     }
     switch (limit->options.kind) {
     case TG_LIMIT_CONCURRENCY:
-        return limit->options.capacity > gate->in_use ? limit->options.capacity - gate->in_use : 0;
+        return capacity_of(gate) > gate->in_use ? capacity_of(gate) - gate->in_use : 0;
     case TG_LIMIT_RATE:
         return rate_room(gate, now_ns);
-    case TG_LIMIT_SUPPLIED: {
-        struct tg__offer *offer = earliest_offer(limit, now_ns);
-        return offer != NULL && slot_time(offer) <= now_ns ? 1 : 0;
-    }
+    case TG_LIMIT_SUPPLIED:
+        return tg__offers_due(gate, now_ns) <= now_ns ? 1 : 0;
     case TG_LIMIT_BREAKER:
         tg__breaker_refresh(gate, now_ns);
         if (gate->state == TG_BREAKER_CLOSED) {
@@ -122,16 +71,14 @@ uint64_t tg__gate_due(struct tg__gate *gate, uint64_t now_ns)
     uint64_t due = 0;
     switch (limit->options.kind) {
     case TG_LIMIT_CONCURRENCY:
-        due = limit->options.capacity > gate->in_use ? 0 : TG_NEVER;
+        due = capacity_of(gate) > gate->in_use ? 0 : TG_NEVER;
         break;
     case TG_LIMIT_RATE:
         due = gate->tat_ns > limit->tolerance_ns ? gate->tat_ns - limit->tolerance_ns : 0;
         break;
-    case TG_LIMIT_SUPPLIED: {
-        struct tg__offer *offer = earliest_offer(limit, now_ns);
-        due = offer != NULL ? slot_time(offer) : TG_NEVER;
+    case TG_LIMIT_SUPPLIED:
+        due = tg__offers_due(gate, now_ns);
         break;
-    }
     case TG_LIMIT_BREAKER:
         if (gate->state == TG_BREAKER_OPEN) {
             due = gate->open_until_ns;
@@ -149,6 +96,8 @@ void tg__gate_take(struct tg__gate *gate, uint64_t now_ns, uint64_t items)
 {
     struct tg_limit *limit = gate->limit;
     limit->stats.granted += items;
+    gate->used += items;
+    tg__gate_changed(gate);
     switch (limit->options.kind) {
     case TG_LIMIT_CONCURRENCY:
         gate->in_use++;
@@ -159,15 +108,9 @@ void tg__gate_take(struct tg__gate *gate, uint64_t now_ns, uint64_t items)
     case TG_LIMIT_RATE:
         gate->tat_ns = (gate->tat_ns > now_ns ? gate->tat_ns : now_ns) + items * limit->interval_ns;
         break;
-    case TG_LIMIT_SUPPLIED: {
-        struct tg__offer *offer = earliest_offer(limit, now_ns);
-        if (offer != NULL) {
-            offer->next++;
-            limit->stats.available--;
-            drop_spent_offers(limit);
-        }
+    case TG_LIMIT_SUPPLIED:
+        tg__offers_take(gate, now_ns);
         break;
-    }
     case TG_LIMIT_BREAKER:
         if (gate->state == TG_BREAKER_HALF_OPEN) {
             gate->probes_started++;
@@ -212,6 +155,7 @@ static void wake_item(struct tg__gate *gate, uint64_t now_ns)
     gate->limit->waiting--;
     gate->woken++;
     lane->n_limited--;
+    item->group->n_limited--;
     if (now_ns > item->mark_ns) {
         item->limited_ns += now_ns - item->mark_ns;
         item->mark_ns = now_ns;
@@ -225,6 +169,7 @@ static void wake_item(struct tg__gate *gate, uint64_t now_ns)
  * Lanes are woken all at once, in order: they are few, and whoever finds it shut again returns to its place. */
 void tg__gate_kick(struct tg__gate *gate, uint64_t now_ns)
 {
+    tg__gate_changed(gate);
     if (gate->n_waiters == 0) {
         tg__heap_remove(gate->limit->core, &gate->timer);
         return;
@@ -243,10 +188,11 @@ void tg__gate_kick(struct tg__gate *gate, uint64_t now_ns)
 }
 
 /* True when forgetting the gate changes no later decision. */
-bool tg__gate_idle(const struct tg__gate *gate, uint64_t now_ns)
+bool tg__gate_idle(struct tg__gate *gate, uint64_t now_ns)
 {
     if (gate->in_use != 0 || gate->n_waiters != 0 || gate->woken != 0 || gate->tat_ns > now_ns ||
-        gate->paused_until_ns > now_ns) {
+        gate->paused_until_ns > now_ns || gate->capacity != 0 || !tg__list_empty(&gate->news) ||
+        tg__offers_due(gate, now_ns) != TG_NEVER) {
         return false;
     }
     if (gate->limit->options.kind != TG_LIMIT_BREAKER) {

@@ -208,6 +208,44 @@ tg_status tg_group_running(struct tg_group *group, struct tg_item **items, size_
     return TG_OK;
 }
 
+static uint64_t earliest_key(struct tg_limit *limit, const struct tg_group *group, uint64_t now_ns)
+{
+    uint64_t earliest = TG_NEVER;
+    for (struct tg_link *at = limit->gates.next; at != &limit->gates; at = at->next) {
+        struct tg__gate *gate = tg__container(at, struct tg__gate, all);
+        for (struct tg_link *one = gate->waiters.next; one != &gate->waiters; one = one->next) {
+            if (tg__container(one, struct tg_item, link)->group == group) {
+                uint64_t due = tg__gate_due(gate, now_ns);
+                earliest = due < earliest ? due : earliest;
+                break;
+            }
+        }
+    }
+    return earliest;
+}
+
+tg_status tg_group_limited(struct tg_group *group, uint64_t *n, uint64_t *due_ns)
+{
+    *n = 0;
+    tg_status status = tg__lock(group->core);
+    if (status != TG_OK) {
+        return status;
+    }
+    *n = group->n_limited;
+    if (due_ns != NULL) {
+        *due_ns = TG_NEVER;
+        uint64_t now_ns = tg__now(group->core, 0);
+        for (uint32_t i = 0; i < group->lane->n_limits && group->n_limited != 0; i++) {
+            if (group->lane->limits[i]->options.keyed) {
+                uint64_t due = earliest_key(group->lane->limits[i], group, now_ns);
+                *due_ns = due < *due_ns ? due : *due_ns;
+            }
+        }
+    }
+    tg__unlock(group->core);
+    return TG_OK;
+}
+
 tg_status tg_group_get_stats(struct tg_group *group, struct tg_group_stats *out)
 {
     tg_status status = tg__lock(group->core);

@@ -70,6 +70,11 @@ struct tg__heap {
 
 /* ---- limits ---- */
 
+struct tg__offer {
+    uint64_t start_ns, interval_ns, tolerance_ns;
+    uint32_t next, count;
+};
+
 struct tg__gate {
     struct tg_limit *limit;
     struct tg__gate *hash_next;
@@ -82,6 +87,12 @@ struct tg__gate {
     uint64_t tat_ns;         /* GCRA: theoretical arrival time */
     uint64_t paused_until_ns;
     uint32_t timer;          /* index on the heap */
+    /* supplied from outside */
+    uint32_t capacity;       /* keyed CONCURRENCY: permits of this key, beyond those that every key has */
+    struct tg__offer *offers; /* SUPPLIED: a ring; of a key, allocated with its first offer */
+    uint32_t max_offers, first_offer, n_offers;
+    uint64_t used;           /* starts admitted */
+    struct tg_link news;     /* limit->news while what the supplier knows of this key is old */
     /* breaker */
     uint8_t state;           /* enum tg_breaker_state */
     uint32_t probes_ok;
@@ -90,11 +101,6 @@ struct tg__gate {
     uint64_t half_start_ns;  /* start of the younger half of the window */
     uint64_t calls[2];       /* [0] younger half, [1] older half */
     uint64_t failures[2];
-};
-
-struct tg__offer {
-    uint64_t start_ns, interval_ns, tolerance_ns;
-    uint32_t next, count;
 };
 
 struct tg_limit {
@@ -111,8 +117,7 @@ struct tg_limit {
     uint64_t n_gates;
     struct tg_link gates;
     struct tg_link *hand;    /* sweep position in gates */
-    struct tg__offer offers[TG_OFFERS];
-    uint32_t first_offer, n_offers;
+    struct tg_link news;     /* watched: gates that changed since tg_limit_take_news */
     uint64_t waiting;        /* items in the lines of keys */
     struct tg_limit_stats stats;
 };
@@ -184,6 +189,7 @@ struct tg_group {
     unsigned char token[16];
     uint64_t max_wait_ns;
     bool open, histograms, cancelled, drained, announced;
+    uint64_t n_limited;       /* items in the lines of keys */
     /* release in tg__group_check_done, acquire in tg_group_done: publishes everything the settling threads wrote. */
     atomic_int done;
     struct tg__coarse *coarse;
@@ -302,7 +308,14 @@ uint64_t tg__gate_due(struct tg__gate *gate, uint64_t now_ns);
 void tg__gate_take(struct tg__gate *gate, uint64_t now_ns, uint64_t items);
 void tg__gate_kick(struct tg__gate *gate, uint64_t now_ns);
 bool tg__gate_refuses(struct tg__gate *gate, uint64_t now_ns);
-bool tg__gate_idle(const struct tg__gate *gate, uint64_t now_ns);
+bool tg__gate_idle(struct tg__gate *gate, uint64_t now_ns);
+
+/* ---- supply.c ---- */
+bool tg__offers_allocate(struct tg__gate *gate, uint32_t max);
+void tg__offers_free(struct tg__gate *gate);
+uint64_t tg__offers_due(struct tg__gate *gate, uint64_t now_ns); /* earliest slot; TG_NEVER when there is none */
+void tg__offers_take(struct tg__gate *gate, uint64_t now_ns);
+void tg__gate_changed(struct tg__gate *gate); /* the supplier is to hear of it */
 
 /* ---- breaker.c ---- */
 void tg__breaker_refresh(struct tg__gate *gate, uint64_t now_ns);

@@ -60,6 +60,8 @@ static void forget(struct tg_limit *limit, struct tg__gate *gate)
         limit->hand = gate->all.next;
     }
     tg__list_remove(&gate->all);
+    tg__list_remove(&gate->news);
+    tg__offers_free(gate);
     tg__heap_remove(limit->core, &gate->timer);
     tg__heap_unreserve(limit->core);
     limit->n_gates--;

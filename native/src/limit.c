@@ -28,7 +28,8 @@ static bool configure(struct tg_limit *limit, const struct tg_limit_options *opt
     case TG_LIMIT_RATE:
         return set_interval(limit, options->count, options->period_ns, options->burst);
     case TG_LIMIT_SUPPLIED:
-        return !options->keyed;
+        limit->options.watched = options->keyed;
+        return true;
     case TG_LIMIT_BREAKER:
         return options->failure_ratio > 0 && options->failure_ratio <= 1 && options->min_calls != 0 &&
                options->window_ns >= 2 && options->window_ns <= UINT64_MAX / 4 && options->open_ns != 0 &&
@@ -53,8 +54,14 @@ static tg_status create_locked(struct tg_core *core, const struct tg_limit_optio
         return TG_NOMEM;
     }
     tg__gate_init(&limit->gate, limit, 0);
+    if (options->kind == TG_LIMIT_SUPPLIED && !options->keyed && !tg__offers_allocate(&limit->gate, TG_OFFERS)) {
+        tg__heap_unreserve(core);
+        tg__release(core, limit, sizeof *limit);
+        return TG_NOMEM;
+    }
     limit->gate.half_start_ns = tg__now(core, 0);
     tg__list_init(&limit->gates);
+    tg__list_init(&limit->news);
     limit->hand = &limit->gates;
     tg__list_append(&core->limits, &limit->link);
     core->n_limits++;
@@ -84,6 +91,7 @@ tg_status tg_limit_destroy(struct tg_limit *limit)
         return TG_BUSY;
     }
     tg__keys_destroy(limit);
+    tg__offers_free(&limit->gate);
     tg__heap_remove(core, &limit->gate.timer);
     tg__heap_unreserve(core);
     tg__list_remove(&limit->link);
@@ -177,31 +185,6 @@ tg_status tg_limit_pause_key_until(struct tg_limit *limit, uint64_t key, uint64_
     } else {
         set_pause(&gate->paused_until_ns, until_ns);
         tg__gate_kick(gate, now_ns);
-    }
-    tg__unlock(limit->core);
-    return status;
-}
-
-tg_status tg_limit_offer(struct tg_limit *limit, uint64_t start_ns, uint64_t interval_ns, uint32_t count,
-                         uint64_t tolerance_ns)
-{
-    if (limit->options.kind != TG_LIMIT_SUPPLIED || count == 0) {
-        return TG_INVALID;
-    }
-    tg_status status = tg__lock(limit->core);
-    if (status != TG_OK) {
-        return status;
-    }
-    uint64_t now_ns = tg__now(limit->core, 0);
-    tg__gate_room(&limit->gate, now_ns); /* drops offers that are over */
-    if (limit->n_offers == TG_OFFERS) {
-        status = TG_FULL;
-    } else {
-        struct tg__offer *offer = &limit->offers[(limit->first_offer + limit->n_offers++) % TG_OFFERS];
-        *offer = (struct tg__offer){start_ns, interval_ns, tolerance_ns, 0, count};
-        limit->stats.offered += count;
-        limit->stats.available += count;
-        tg__gate_kick(&limit->gate, now_ns);
     }
     tg__unlock(limit->core);
     return status;

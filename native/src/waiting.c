@@ -57,6 +57,8 @@ static void walk_gate(struct walk *walk, struct tg__gate *gate)
         gate->n_waiters--;
         gate->limit->waiting--;
         walk->lane->n_limited--;
+        item->group->n_limited--;
+        tg__gate_changed(gate);
         charge(&item->limited_ns, item, walk->now_ns);
         take(walk, item);
     }

@@ -52,6 +52,11 @@ tg_status tg_group_drain(struct tg_group *group, uint64_t *n_waiting);
  * stored. The pointers are valid only while the caller keeps those items from settling. */
 tg_status tg_group_running(struct tg_group *group, struct tg_item **items, size_t max, size_t *total);
 
+/* Items of the group that wait in the lines of keys. *due_ns (may be NULL): the earliest time at which one of their keys is
+ * known to open by itself (the end of a pause, the next permit of a rate), TG_NEVER when none is; costs a walk over all
+ * that wait for keys of the lane. */
+tg_status tg_group_limited(struct tg_group *group, uint64_t *n, uint64_t *due_ns);
+
 struct tg_group_stats {
     uint64_t total;
     uint64_t settled;

@@ -149,6 +149,9 @@ static inline void tg_item_end(struct tg_item *item, enum tg_verdict verdict, ui
     item->verdict = (uint8_t)verdict;
 }
 
+/* The item's key under the index-th keyed limit of its lane (in order of attachment). For lanes that have one. */
+uint64_t tg_item_key(const struct tg_item *item, uint32_t index);
+
 const char *tg_outcome_name(int outcome);
 const char *tg_reason_name(int reason);
 const char *tg_class_name(int class_);

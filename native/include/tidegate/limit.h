@@ -5,7 +5,7 @@
  *
  * Unkeyed: one gate. While it is shut the whole lane waits, and its items are charged `limited` from that moment.
  * Keyed: one gate per 64-bit key, made on first use, forgotten when idle. Items wait in the line of their key; items with
- * other keys pass. A limit whose line is freed serves the highest lane priority first, then in order of arrival.
+ * other keys pass; an item whose key is TG_NO_KEY is not bound. A limit whose line is freed serves the highest lane priority first, then in order of arrival.
  *
  * A concurrency permit is held from start to completion. A sequential run (run.h) takes one permit of an unkeyed limit,
  * because its items never run at the same time. A rate is charged once per attempt, when it starts.
@@ -28,6 +28,7 @@ struct tg_core;
 struct tg_limit;
 
 #define TG_LANE_LIMITS 8
+#define TG_NO_KEY UINT64_MAX
 
 enum tg_limit_kind {
     TG_LIMIT_CONCURRENCY = 1,
@@ -42,7 +43,8 @@ enum tg_limit_kind {
 
 struct tg_limit_options {
     enum tg_limit_kind kind;
-    int keyed;              /* nonzero: CONCURRENCY, RATE and BREAKER only */
+    int keyed;
+    int watched;            /* nonzero: tg_limit_take_news tells which keys changed (keyed SUPPLIED always does) */
 
     uint32_t capacity;      /* CONCURRENCY: permits (per key). 0 is allowed: nothing starts until it is raised. */
 
@@ -88,6 +90,31 @@ tg_status tg_limit_pause_key_until(struct tg_limit *limit, uint64_t key, uint64_
 #define TG_OFFERS 32
 tg_status tg_limit_offer(struct tg_limit *limit, uint64_t start_ns, uint64_t interval_ns, uint32_t count,
                          uint64_t tolerance_ns);
+
+/* ---- keyed limits whose permits come from outside, key by key ---- */
+
+/* SUPPLIED: as tg_limit_offer, for one key; TG_FULL when TG_KEY_OFFERS are pending for it. */
+#define TG_KEY_OFFERS 4
+tg_status tg_limit_offer_key(struct tg_limit *limit, uint64_t key, uint64_t start_ns, uint64_t interval_ns,
+                             uint32_t count, uint64_t tolerance_ns);
+
+struct tg_key_permits {
+    uint64_t key;
+    uint32_t permits;
+};
+/* CONCURRENCY: permits of each of these keys from now on, beyond the capacity that every key has (create such a limit with
+ * capacity 0). On TG_NOMEM those before the one that failed are set. */
+tg_status tg_limit_set_key_permits(struct tg_limit *limit, const struct tg_key_permits *permits, size_t n);
+
+struct tg_key_news {
+    uint64_t key;
+    uint64_t waiting; /* items of this key that want to start now */
+    uint64_t in_use;  /* CONCURRENCY: permits held now */
+    uint64_t used;    /* starts admitted since the key was first seen, or seen again after it was forgotten */
+};
+/* Watched limits: up to max keys that changed since they were last told, in order of change. A key is not forgotten
+ * before its last change was told, so a supplier that asks sees every key end. */
+tg_status tg_limit_take_news(struct tg_limit *limit, struct tg_key_news *out, size_t max, size_t *n);
 
 struct tg_limit_stats {
     uint64_t demand;      /* see tg_limit_demand */
