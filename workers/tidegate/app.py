@@ -330,11 +330,6 @@ class Tidegate:
                 f"{function!r} is not a function", remedy="decorate one: @gate.task(concurrency=…)"
             )
         chosen = dict(options)
-        if any(getattr(limit, "key", None) is not None for limit in chosen.get("limits") or ()):
-            raise ConfigurationError(
-                f"task {task_name(function)}: limits with a key do not hold for a cluster yet",
-                remedy="leave the key away, or use one limit for each key",
-            )
         name = chosen.pop("name", None) or task_name(function)
         defaults = TaskDefaults(**{key: chosen.pop(key) for key in _DEFAULTS if key in chosen})
         if "limits" in chosen:

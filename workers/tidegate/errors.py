@@ -4,6 +4,7 @@
     ├── ConfigurationError        settings or options that make no sense            exit 2
     │   ├── TaskNotFound          no such task in this app                          exit 2
     │   └── AppNotFound           MODULE:NAME does not import or is not an app      exit 2
+    ├── LimitKeyError             the key function of a limit failed, or answered no key
     ├── PayloadError              an argument or result that cannot be encoded      exit 3
     │   └── PayloadTooLarge       over the limit for one item or one batch          exit 3
     ├── LedgerError               the ledger refused or could not be asked          exit 4
@@ -70,6 +71,10 @@ class PayloadError(TidegateError, TypeError):
 
 class PayloadTooLarge(PayloadError):
     """One item, or one batch, is over its size limit."""
+
+
+class LimitKeyError(TidegateError, ValueError):
+    """The ``key`` function of a limit failed for an item, or answered something that is no key. The item fails with it."""
 
 
 class LedgerError(TidegateError):

@@ -8,7 +8,7 @@ import time
 import pytest
 import redis
 
-from tidegate.errors import ConfigurationError, LedgerUnavailable
+from tidegate.errors import LedgerUnavailable
 from tidegate.limits import LimitAgent, keys, pause
 from tidegate.model.limit import Limit
 
@@ -41,12 +41,6 @@ class Quiet:
 
     def used(self) -> int:
         return 0
-
-
-def test_a_limit_with_a_key_is_refused_with_a_way_out(ledger_url: str) -> None:
-    limit = Limit("host", concurrency=2, key=lambda url: url)
-    with pytest.raises(ConfigurationError, match="one limit per key"):
-        LimitAgent(redis.Redis.from_url(ledger_url), {"host": (limit, Quiet())}, "me")
 
 
 def test_an_idle_agent_asks_the_server_nothing_and_hardly_looks(ledger_url: str) -> None:

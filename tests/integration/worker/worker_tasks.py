@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tidegate import Limit, Retry, Tidegate
+from tidegate import Limit, Retry, RetryAfter, Tidegate
 from tidegate.executor import current_item
 from tidegate.testing.chaos.witness import note
 
@@ -122,6 +122,37 @@ def wait_for_file(path: str) -> str:
     return path
 
 
+def visit(address: str, seconds: float = 0.01) -> str:
+    """Notes when it was where, in one line each; the file is the witness of limits by key."""
+    _seen()
+    host = host_of(address)
+    _line(f"+ {host} {time.monotonic_ns()} {os.getpid()}")
+    try:
+        told = Path(os.environ["WITNESS"] + f".told-{host}")
+        if told.exists():
+            told.unlink(missing_ok=True)
+            raise RetryAfter(2.0)
+        time.sleep(seconds)
+    finally:
+        _line(f"- {host} {time.monotonic_ns()} {os.getpid()}")
+    return host
+
+
+def _line(text: str) -> None:
+    descriptor = os.open(os.environ["WITNESS"] + ".visits", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    try:
+        os.write(descriptor, f"{text}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
+def host_of(address: str, seconds: float = 0.0) -> str | None:
+    """The key of an address; one that names no host has none, one that is odd is refused."""
+    if address.startswith("odd:"):
+        raise ValueError(f"{address} is odd")
+    return address.split("/", maxsplit=1)[0] or None
+
+
 def register(gate: Tidegate) -> Tidegate:
     """Give ``gate`` all of them."""
     slow_retry = Retry(attempts=3, base=0.6, jitter="none", factor=1.0)
@@ -134,4 +165,13 @@ def register(gate: Tidegate) -> Tidegate:
     gate.task(name="stuck", concurrency=2, hard_timeout=1.0)(stuck)
     gate.task(name="fails_until", concurrency=4, retry=slow_retry, max_wait=0.1)(fails_until)
     gate.task(name="limited", concurrency=20, limits=[Limit("two", concurrency=2)])(async_nap)
+    hosts = Limit("host", concurrency=2, key=host_of)
+    gate.task(name="visit", concurrency=16, limits=[hosts], retry=Retry(attempts=5), max_wait=1.0)(visit)
+    gate.task(name="visit_too", concurrency=16, limits=[hosts], max_wait=1.0)(visit)
+    pace = Limit("pace", rate=10, burst=2, key=host_of)
+    gate.task(name="pace", concurrency=16, limits=[pace], retry=Retry(attempts=5), max_wait=1.0)(visit)
+    slow = Limit("slow", rate="1/m", burst=1, key=host_of)
+    gate.task(name="slow", concurrency=16, limits=[slow], max_wait=0.5)(visit)
+    here = Limit("here", concurrency=1, key=host_of, scope="process")
+    gate.task(name="visit_here", concurrency=16, limits=[here])(visit)
     return gate

@@ -20,6 +20,7 @@ from tidegate.executor.outcomes import CapturedFailure, ItemOutcome, KeepTraceba
 from tidegate.executor.report import ExecutorReport, Totals
 from tidegate.executor.streams import astream_of, stream_of
 from tidegate.model.limit import Limit, parse_rate
+from tidegate.model.limit_key import key_function
 from tidegate.model.outcome import Outcome
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
@@ -94,23 +95,16 @@ class Executor:
     ) -> tuple[tuple[HostLimit, ...], tuple[Callable[..., Any], ...]]:
         """Shared by all lanes, so that kinds of functions and loops do not multiply what is allowed. With key functions."""
         made = [self._host.limit("concurrency", concurrency=self.policy.concurrency)]
-        keys = [limit.key for limit in limits if limit.key is not None]
+        keys: list[Callable[..., Any]] = [key_function(one.name, one.key) for one in limits if one.key is not None]
         if rate is not None:
             per_s = parse_rate(rate)
             made.append(self._host.limit("rate", rate_per_s=per_s, burst=burst or max(1, int(per_s / 10))))
-        made += [
-            self._host.limit(
-                limit.name,
-                rate_per_s=limit.rate_per_s,
-                burst=limit.burst_permits if limit.rate is not None else None,
-                concurrency=limit.concurrency,
-                keyed=limit.key is not None,
-            )
-            for limit in limits
-        ]
+        for limit in limits:
+            made.append(self._host.limit_of(limit))
+            made[-1].pause_here()
         if breaker is not None:
             made.append(self._host.breaker("breaker", breaker))
-            keys += [breaker.key] if breaker.key is not None else []
+            keys += [key_function("breaker", breaker.key)] if breaker.key is not None else []
         return tuple(made), tuple(keys)
 
     # ---- one call ----

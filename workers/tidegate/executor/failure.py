@@ -116,20 +116,26 @@ def retry_after_s(error: BaseException) -> float:
         return 0.0
 
 
+#: An item's key under each keyed limit of its lane, in order; ``None`` where it is not bound.
+Keys = tuple[int | None, ...]
+
+
 def classifier(
-    retry: Retry, on_retry_after: Callable[[float], None] | None = None
-) -> Callable[[BaseException, int, int, bool], tuple[bool, int, str | None]]:
+    retry: Retry, on_retry_after: Callable[[float, Keys], None] | None = None
+) -> Callable[[BaseException, int, int, bool, Keys], tuple[bool, int, str | None]]:
     """What the C loop asks about an attempt that failed: (to be retried?, least delay in ns, line for the history)."""
     keeps_history = retry.attempts > 1
 
-    def classify(error: BaseException, attempt: int, run_ns: int, timed_out: bool) -> tuple[bool, int, str | None]:
+    def classify(
+        error: BaseException, attempt: int, run_ns: int, timed_out: bool, keys: Keys = ()
+    ) -> tuple[bool, int, str | None]:
         try:
             wanted = retry.wants(error)
         except BaseException:  # noqa: BLE001 - a predicate that fails answers nothing: do not retry what nobody understands
             wanted = False
         delay_s = retry_after_s(error)
         if delay_s > 0 and on_retry_after is not None:
-            on_retry_after(delay_s)
+            on_retry_after(delay_s, keys)
         line = None
         if keeps_history and attempt < retry.attempts:
             line = f"attempt {attempt}: {type_name(error)}: {message_of(error, 200)} (ran {run_ns / 1e6:.1f} ms)"

@@ -22,6 +22,7 @@ from tidegate.executor.kinds import CFunction, as_coroutine, kind_of
 from tidegate.executor.lanes import Breaker, HostLimit, lane_options, rate_limit
 from tidegate.executor.loops import LoopThread
 from tidegate.executor.settled import Settled, settled_of
+from tidegate.model.limit import Limit
 from tidegate.model.policy import TaskPolicy
 from tidegate.telemetry.record import LaneDelta
 
@@ -81,6 +82,16 @@ class Run:
     def times(self, position: int) -> tuple[int, int, int]:
         """``(run_ns, wait_ns, attempts)`` of a settled position, if the run was started with ``detail``."""
         return self._inside.times(position)
+
+    def limited(self) -> int:
+        """Items that wait for their key of a keyed limit."""
+        return self._inside.limited(False)[0]
+
+    def limited_until(self) -> int | None:
+        """When one of the keys that items wait for is known to open by itself (the end of a pause, the next permit of a
+        rate), by ``time.monotonic_ns``; ``None`` when that is not known. Costs a walk over what waits."""
+        due_ns = self._inside.limited(True)[1]
+        return None if due_ns < 0 else due_ns
 
     def cancel(self, message: str = "") -> None:
         """Items that wait end as cancelled; running coroutines are cancelled; running sync items finish."""
@@ -204,6 +215,17 @@ class Host:
             concurrency=concurrency,
             supplied=supplied,
             keyed=keyed,
+        )
+
+    def limit_of(self, limit: Limit, *, supplied: bool = False) -> HostLimit:
+        """What a :class:`Limit` says, as a limit of this host."""
+        return self.limit(
+            limit.name,
+            rate_per_s=limit.rate_per_s,
+            burst=limit.burst_permits if limit.rate is not None else None,
+            concurrency=limit.concurrency,
+            supplied=supplied,
+            keyed=limit.key is not None,
         )
 
     def breaker(self, name: str, breaker: Breaker) -> HostLimit:

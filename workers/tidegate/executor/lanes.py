@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tidegate.errors import ConfigurationError
 from tidegate.executor import _native
-from tidegate.executor.failure import classifier
+from tidegate.executor.failure import Keys, classifier
 from tidegate.model.limit import parse_rate
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
@@ -18,7 +19,7 @@ _JITTER = {"none": 0, "full": 1, "equal": 2, "decorrelated": 3}
 _PERIOD_S = 3600
 
 #: Decides about an attempt that failed; see :func:`tidegate.executor.failure.classifier`.
-Classify = Callable[[BaseException, int, int, bool], tuple[bool, int, "str | None"]]
+Classify = Callable[[BaseException, int, int, bool, Keys], tuple[bool, int, "str | None"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +57,12 @@ class Breaker:
 
 
 class HostLimit:
-    """A limit of one host. With ``supplied``, its permits come from outside, leased from a cluster-wide limit."""
+    """A limit of one host. With ``supplied``, its permits come from outside, leased from a cluster-wide limit.
 
-    __slots__ = ("inside", "keyed", "name", "on_retry_after")
+    Keys are the numbers that the lane's key functions answered (:func:`tidegate.model.limit_key.key_function`).
+    """
+
+    __slots__ = ("inside", "keyed", "name", "on_key_retry_after", "on_retry_after")
 
     def __init__(self, name: str, inside: _native.Limit, keyed: bool = False) -> None:
         self.name = name
@@ -66,6 +70,8 @@ class HostLimit:
         self.keyed = keyed
         #: Called on any thread as ``(limit_name, delay_s)`` when an item failed and was told when to come back.
         self.on_retry_after: Callable[[str, float], None] | None = None
+        #: The same for an item of a keyed limit: ``(limit_name, key, delay_s)``.
+        self.on_key_retry_after: Callable[[str, int, float], None] | None = None
 
     @classmethod
     def create(
@@ -83,9 +89,14 @@ class HostLimit:
         if (rate_per_s is None) == (concurrency is None):
             raise ConfigurationError(f"limit {name!r}", remedy="give either rate_per_s or concurrency")
         if concurrency is not None:
-            inside = core.limit(_native.LIMIT_CONCURRENCY, keyed=keyed, capacity=0 if supplied else concurrency)
+            inside = core.limit(
+                _native.LIMIT_CONCURRENCY,
+                keyed=keyed,
+                watched=keyed and supplied,
+                capacity=0 if supplied else concurrency,
+            )
         elif supplied:
-            inside = core.limit(_native.LIMIT_SUPPLIED)
+            inside = core.limit(_native.LIMIT_SUPPLIED, keyed=keyed)
         else:
             count, period_ns = rate_numbers(rate_per_s or 0.0)
             inside = core.limit(_native.LIMIT_RATE, keyed=keyed, count=count, period_ns=period_ns, burst=burst or 1)
@@ -117,6 +128,36 @@ class HostLimit:
     def pause_until(self, mono_ns: int) -> None:
         """Nothing starts under this limit before that time of ``time.monotonic_ns``; 0 ends a pause."""
         self.inside.pause_until(mono_ns)
+
+    def pause_here(self) -> None:
+        """From now on a Retry-After pauses this limit (or the item's key of it) in this process."""
+        self.on_retry_after = lambda _name, delay_s: self.pause_until(_after(delay_s))
+        self.on_key_retry_after = lambda _name, key, delay_s: self.pause_key_until(key, _after(delay_s))
+
+    # ---- keyed limits ----
+
+    def pause_key_until(self, key: int, mono_ns: int) -> None:
+        """Nothing of this key starts before that time; 0 ends a pause."""
+        self.inside.pause_key_until(key, mono_ns)
+
+    def set_key_permits(self, permits: Sequence[tuple[int, int]]) -> None:
+        """Supplied concurrency: permits of each ``(key, permits)`` from now on. Lowering them interrupts nothing."""
+        self.inside.set_key_permits(permits)
+
+    def offer_key(self, key: int, start_mono_ns: int, interval_ns: int, count: int, tolerance_ns: int) -> None:
+        """As :meth:`offer`, for one key; ``ExecutorFull`` when it has four offers already."""
+        self.inside.offer_key(key, start_mono_ns, interval_ns, count, tolerance_ns)
+
+    def take_news(self, most: int) -> list[tuple[int, int, int, int]]:
+        """Supplied: ``(key, items waiting, permits in use, starts)`` of at most ``most`` keys that changed since they were
+        last told. A key is not forgotten before its last change was told."""
+        return self.inside.take_news(most)
+
+    def forget_idle_keys(self) -> None:
+        """Give the memory of keys back that nothing waits for or uses."""
+        self.inside.trim()
+
+    # ---- figures ----
 
     def demand(self) -> int:
         """Items that wait for this limit now."""
@@ -169,11 +210,14 @@ class LaneOptions:
     def classify(self, limits: Sequence[HostLimit]) -> Classify:
         """The decision about failed attempts, which also reports a Retry-After to the lane's limits."""
 
-        def report(delay_s: float) -> None:
+        def report(delay_s: float, keys: Keys) -> None:
+            its_keys = iter(keys)
             for limit in limits:
-                callback = limit.on_retry_after
-                if callback is not None:
-                    callback(limit.name, delay_s)
+                key = next(its_keys, None) if limit.keyed else None
+                if not limit.keyed and limit.on_retry_after is not None:
+                    limit.on_retry_after(limit.name, delay_s)
+                elif key is not None and limit.on_key_retry_after is not None:
+                    limit.on_key_retry_after(limit.name, key, delay_s)
 
         return classifier(self.retry, report if limits else None)
 
@@ -203,6 +247,10 @@ def lane_options(policy: TaskPolicy, *, max_wait_s: float | None, capacity: int,
             "budget_floor": retry.budget_floor if retry.budget is not None else 0.0,
         },
     )
+
+
+def _after(delay_s: float) -> int:
+    return time.monotonic_ns() + round(delay_s * 1e9)
 
 
 def _retries_timeouts(retry: Retry) -> bool:

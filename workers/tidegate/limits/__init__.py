@@ -2,6 +2,6 @@
 
 from tidegate.limits.agent import LimitAgent
 from tidegate.limits.pause import pause
-from tidegate.limits.port import SuppliedLimit
+from tidegate.limits.port import SuppliedKeys, SuppliedLimit
 
-__all__ = ["LimitAgent", "SuppliedLimit", "pause"]
+__all__ = ["LimitAgent", "SuppliedKeys", "SuppliedLimit", "pause"]

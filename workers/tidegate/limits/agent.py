@@ -7,13 +7,16 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from typing import cast
 
 import redis
 
-from tidegate.errors import ConfigurationError
 from tidegate.limits.concurrency_keeper import ConcurrencyKeeper
 from tidegate.limits.keeper import MS, Keeper
-from tidegate.limits.port import SuppliedLimit
+from tidegate.limits.keyed_concurrency_keeper import KeyedConcurrencyKeeper
+from tidegate.limits.keyed_keeper import KeyedKeeper
+from tidegate.limits.keyed_rate_keeper import KeyedRateKeeper
+from tidegate.limits.port import SuppliedKeys, SuppliedLimit
 from tidegate.limits.rate_keeper import RateKeeper
 from tidegate.limits.store import LimitStore
 from tidegate.model.limit import Limit
@@ -21,6 +24,13 @@ from tidegate.model.limit import Limit
 log = logging.getLogger("tidegate.limits")
 
 _FIRST_BACKOFF_NS, _MOST_BACKOFF_NS = 50 * MS, 1000 * MS
+#: An agent that looks by itself within this time is not woken.
+_SOON_NS = MS
+#: Pauses remembered as told; those that are over are dropped when there are this many.
+_MOST_TOLD = 10_000
+
+#: Name of a limit; the key, or ``None`` for all of it.
+Paused = tuple[str, int | None]
 
 
 class LimitAgent:
@@ -29,7 +39,6 @@ class LimitAgent:
     ``limits``: by name, what the limit is and the executor's side of it. ``lease_s``: seconds after which a dead
     process's concurrency permits come back; a live process that cannot renew them stops starting items after half of it.
     While the server is away nothing is granted; slots that were leased before may be used, and then nothing.
-    ``ConfigurationError`` for a limit with ``key``, which has no cluster-wide form yet.
 
     The definition of a limit is the one of the process that first used it last; the others learn it with their next
     request.
@@ -38,7 +47,7 @@ class LimitAgent:
     def __init__(
         self,
         client: redis.Redis,
-        limits: Mapping[str, tuple[Limit, SuppliedLimit]],
+        limits: Mapping[str, tuple[Limit, SuppliedLimit | SuppliedKeys]],
         holder: str,
         *,
         lease_s: float = 8.0,
@@ -49,10 +58,12 @@ class LimitAgent:
         self._holder = holder
         self._keepers: dict[str, Keeper] = {}
         self._wake = threading.Event()
+        self._woken = False
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._pauses: dict[str, int] = {}
-        self._told: dict[str, int] = {}
+        self._pauses: dict[Paused, int] = {}
+        self._told: dict[Paused, int] = {}
+        self._sleeps_until_ns = 0
         self._lock = threading.Lock()
         self._down_until_ns = 0
         self._backoff_ns = _FIRST_BACKOFF_NS
@@ -60,19 +71,24 @@ class LimitAgent:
         for limit, host in limits.values():
             self.add(limit, host)
 
-    def add(self, limit: Limit, host: SuppliedLimit) -> None:
-        """Supply one more limit, also while running."""
-        if limit.key is not None:
-            raise ConfigurationError(
-                f"limit {limit.name!r} has a key, which cluster-wide limits do not support yet",
-                remedy="leave the key away, or use one limit per key",
-            )
+    def add(self, limit: Limit, host: SuppliedLimit | SuppliedKeys) -> None:
+        """Supply one more limit, also while running. ``host`` is of the kind that the limit needs: with keys or without."""
         keeper: Keeper
-        if limit.concurrency is not None:
-            keeper = ConcurrencyKeeper(limit, host, self._holder, self._store, lease_ms=self._lease_ms)
+        store, holder = self._store, self._holder
+        if limit.key is not None:
+            by_key = cast("SuppliedKeys", host)
+            by_key.on_key_retry_after = self._on_key_retry_after
+            if limit.concurrency is not None:
+                keeper = KeyedConcurrencyKeeper(limit, by_key, holder, store, lease_ms=self._lease_ms)
+            else:
+                keeper = KeyedRateKeeper(limit, by_key, holder, store)
         else:
-            keeper = RateKeeper(limit, host, self._holder, self._store)
-        host.on_retry_after = self._on_retry_after
+            whole = cast("SuppliedLimit", host)
+            whole.on_retry_after = self._on_retry_after
+            if limit.concurrency is not None:
+                keeper = ConcurrencyKeeper(limit, whole, holder, store, lease_ms=self._lease_ms)
+            else:
+                keeper = RateKeeper(limit, whole, holder, store)
         with self._lock:
             self._keepers = {**self._keepers, limit.name: keeper}
         self._wake.set()
@@ -94,8 +110,13 @@ class LimitAgent:
         self._store.close()
 
     def wake(self) -> None:
-        """Say that there may be demand now (a batch was started); without it, demand is seen within 50 ms."""
-        self._wake.set()
+        """Say that there may be demand now (a batch was started); without it, demand is seen within 50 ms.
+
+        Costs next to nothing while there is work: then the agent looks every few milliseconds by itself.
+        """
+        if self._sleeps_until_ns - time.monotonic_ns() > _SOON_NS:
+            self._woken = True
+            self._wake.set()
 
     def problems(self) -> dict[str, str]:
         """Why limits grant nothing here, by name; empty when all is well."""
@@ -104,22 +125,40 @@ class LimitAgent:
     def _on_retry_after(self, name: str, delay_s: float) -> None:
         """Called by the executor, from any thread: stop here at once, tell the cluster with the next turn."""
         keeper = self._keepers.get(name)
-        if keeper is None or delay_s <= 0:
-            return
-        until = time.monotonic_ns() + round(delay_s * 1e9)
-        keeper.host.pause_until(until)
+        if keeper is not None and delay_s > 0:
+            until = time.monotonic_ns() + round(delay_s * 1e9)
+            keeper.host.pause_until(until)
+            self._tell((name, None), until)
+
+    def _on_key_retry_after(self, name: str, key: int, delay_s: float) -> None:
+        """The same for one key."""
+        keeper = self._keepers.get(name)
+        if isinstance(keeper, KeyedKeeper) and delay_s > 0:
+            until = time.monotonic_ns() + round(delay_s * 1e9)
+            keeper.keys.pause_key_until(key, until)
+            self._tell((name, key), until)
+
+    def _tell(self, what: Paused, until_ns: int) -> None:
         with self._lock:
             # Hundreds of items may be told the same thing at once; one write is enough.
-            if until > self._told.get(name, 0) + 20 * MS:
-                self._told[name] = self._pauses[name] = until
+            if until_ns > self._told.get(what, 0) + 20 * MS:
+                if len(self._told) >= _MOST_TOLD:
+                    now = time.monotonic_ns()
+                    self._told = {key: until for key, until in self._told.items() if until > now}
+                self._told[what] = self._pauses[what] = until_ns
         self._wake.set()
 
     def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            if self._woken:
+                self._woken = False
+                for keeper in self._keepers.values():
+                    keeper.look_soon()
             self._turn()
             if not self._stopping:
-                self._wake.wait(max(0.0005, (self._next_due() - time.monotonic_ns()) / 1e9))
+                self._sleeps_until_ns = self._next_due()
+                self._wake.wait(max(0.0005, (self._sleeps_until_ns - time.monotonic_ns()) / 1e9))
         for keeper in self._keepers.values():
             with contextlib.suppress(redis.RedisError, OSError):  # what is not given back ends with its lease
                 keeper.release()
@@ -145,18 +184,20 @@ class LimitAgent:
     def _send_pauses(self) -> None:
         while self._pauses and time.monotonic_ns() >= self._down_until_ns:
             with self._lock:
-                name, until = self._pauses.popitem()
+                (name, key), until = self._pauses.popitem()
             self._expire_all()
             seconds = (until - time.monotonic_ns()) / 1e9
-            if seconds > 0 and not self._guarded(self._keepers[name], 0, pause_s=seconds):
+            if seconds > 0 and not self._guarded(self._keepers[name], 0, pause_s=seconds, key=key):
                 with self._lock:
-                    self._pauses.setdefault(name, until)
+                    self._pauses.setdefault((name, key), until)
 
-    def _guarded(self, keeper: Keeper, now_ns: int, *, pause_s: float = 0.0) -> bool:
+    def _guarded(self, keeper: Keeper, now_ns: int, *, pause_s: float = 0.0, key: int | None = None) -> bool:
         """One step of one keeper; when the server is away, all of them wait."""
         answers = self._store.answers
         try:
-            if pause_s:
+            if key is not None and isinstance(keeper, KeyedKeeper):
+                keeper.pause_key(key, pause_s)
+            elif pause_s:
                 keeper.pause(pause_s, now_ns)
             else:
                 keeper.step(now_ns)

@@ -28,6 +28,7 @@ class ConcurrencyKeeper(Keeper):
 
     def __init__(self, limit: Limit, host: SuppliedLimit, holder: str, store: LimitStore, *, lease_ms: int) -> None:
         super().__init__(limit, host, holder, store)
+        self.host: SuppliedLimit = host
         self._lease_ms = lease_ms
         self._sequence = 0
         self._capacity = 0

@@ -7,7 +7,7 @@ import random
 from abc import ABC, abstractmethod
 
 from tidegate.limits.clock_offset import ClockOffset
-from tidegate.limits.port import SuppliedLimit
+from tidegate.limits.port import Pausable
 from tidegate.limits.store import LimitStore, Undeclared, new_nonce
 from tidegate.model.limit import Limit
 
@@ -16,6 +16,7 @@ log = logging.getLogger("tidegate.limits")
 MS = 1_000_000
 #: How often demand is looked at: while there is some, and at most when there was none for long.
 ACTIVE_POLL_NS = 4 * MS
+SOON_POLL_NS = MS // 2
 IDLE_POLL_NS = 50 * MS
 #: A process that uses a limit asks at least this often, so that it learns of a pause and of others who wait.
 NEWS_NS = 500 * MS
@@ -25,7 +26,7 @@ _QUIET_NS = 1000 * MS
 class Keeper(ABC):
     """Base of both. ``due_ns``: when ``step`` wants to be called; ``problem``: why nothing is granted, or empty."""
 
-    def __init__(self, limit: Limit, host: SuppliedLimit, holder: str, store: LimitStore) -> None:
+    def __init__(self, limit: Limit, host: Pausable, holder: str, store: LimitStore) -> None:
         self.limit = limit
         self.host = host
         self.holder = holder
@@ -77,11 +78,18 @@ class Keeper(ABC):
             if paused_us < server_us - NEWS_NS // 1000:  # it is over for long, or was ended by hand
                 self.host.pause_until(0)
 
+    def look_soon(self) -> None:
+        """There may be demand: look in the next turn, and soon again, for items reach their limit a moment after they came."""
+        self._poll_ns = 0
+        self.due_ns = 0
+
     def _next_look(self, now_ns: int, *, active: bool) -> int:
         """When to look at demand again: soon while there is work, ever more rarely when there is none."""
         if active:
             self._active_ns = now_ns
-        if now_ns - self._active_ns < _QUIET_NS:
+        if not active and self._poll_ns < ACTIVE_POLL_NS:
+            self._poll_ns = min(self._poll_ns * 2 or SOON_POLL_NS, ACTIVE_POLL_NS)
+        elif now_ns - self._active_ns < _QUIET_NS:
             self._poll_ns = ACTIVE_POLL_NS
         else:
             self._poll_ns = min(self._poll_ns * 3 // 2, IDLE_POLL_NS)

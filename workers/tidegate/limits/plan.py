@@ -23,9 +23,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: A slot can be caught by a process that wakes up this late: a tenth of the interval, between these bounds.
+#: A slot can be caught by a process that comes this late: a tenth of the interval, between these bounds; of long intervals
+#: a fiftieth, which costs 2 % of the rate, and saves the whole interval when all threads are busy at the slot's time.
 _LEAST_TOLERANCE_NS = 3_000_000
 _MOST_TOLERANCE_NS = 25_000_000
+_LONG_INTERVAL_SHARE = 50
+_MOST_LONG_TOLERANCE_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ def plan_rate(rate_per_s: float, burst: int) -> RatePlan:
     """
     interval = math.ceil(1e9 / rate_per_s)
     least = min(max(interval // 10, _LEAST_TOLERANCE_NS), _MOST_TOLERANCE_NS)
+    least = max(least, min(interval // _LONG_INTERVAL_SHARE, _MOST_LONG_TOLERANCE_NS))
     tolerance = max((burst - 1) * interval, least) // 1000 * 1000
     spaced = max(interval, math.ceil((interval + tolerance) / burst))
     return RatePlan(interval_ns=spaced, tolerance_us=tolerance // 1000)

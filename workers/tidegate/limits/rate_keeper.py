@@ -10,10 +10,10 @@ from tidegate.limits.port import SuppliedLimit
 from tidegate.limits.store import LimitStore, Slots, Undeclared, new_nonce
 from tidegate.model.limit import Limit
 
-_LEAD_NS = 30 * MS  # ask this long before the slots in hand run out
-_FIRST_BLOCK_S, _LEAST_BLOCK_S, _MOST_BLOCK_S = 0.05, 0.02, 0.2
+LEAD_NS = 30 * MS  # ask this long before the slots in hand run out
+FIRST_BLOCK_S, LEAST_BLOCK_S, MOST_BLOCK_S = 0.05, 0.02, 0.2
 # Our clock and the server's drift apart between the answer and the use of a slot, by less than this share.
-_DRIFT_SHARE = 1000
+DRIFT_SHARE = 1000
 
 
 class RateKeeper(Keeper):
@@ -22,9 +22,10 @@ class RateKeeper(Keeper):
 
     def __init__(self, limit: Limit, host: SuppliedLimit, holder: str, store: LimitStore) -> None:
         super().__init__(limit, host, holder, store)
+        self.host: SuppliedLimit = host
         rate = plan_rate(limit.rate_per_s or 1.0, limit.burst_permits).rate_per_s
-        self._least, self._most = max(1, int(rate * _LEAST_BLOCK_S)), max(1, int(rate * _MOST_BLOCK_S))
-        self._block = min(self._most, max(1, int(rate * _FIRST_BLOCK_S)))
+        self._least, self._most = max(1, int(rate * LEAST_BLOCK_S)), max(1, int(rate * MOST_BLOCK_S))
+        self._block = min(self._most, max(1, int(rate * FIRST_BLOCK_S)))
         self._interval_ns = 1
         self._covered_ns = 0  # our clock: end of the slots in hand
         self._usable_ns = 0  # our clock: when the last slot in hand is of no more use
@@ -37,7 +38,7 @@ class RateKeeper(Keeper):
         demand, used = self.host.demand(), self.host.used()
         look = self._next_look(now_ns, active=demand > 0 or used != self._used)
         missing = demand - max(0, self._covered_ns - now_ns) // self._interval_ns
-        lead = min(_LEAD_NS, self._block * self._interval_ns // 2)
+        lead = min(LEAD_NS, self._block * self._interval_ns // 2)
         if missing > 0 and self._covered_ns - now_ns < lead:
             if now_ns >= self._not_before_ns:
                 self._ask(missing, used)
@@ -71,8 +72,8 @@ class RateKeeper(Keeper):
         self._interval_ns = slots.interval_ns
         # Never early, never late: the start by the latest that our clock may show then, the end by the earliest.
         start = self.offset.latest_ns(slots.start_us)
-        start += max(0, start - self._asked_ns) // _DRIFT_SHARE
-        allowed_ns = slots.tolerance_us * 1000 * (_DRIFT_SHARE - 1) // _DRIFT_SHARE
+        start += max(0, start - self._asked_ns) // DRIFT_SHARE
+        allowed_ns = slots.tolerance_us * 1000 * (DRIFT_SHARE - 1) // DRIFT_SHARE
         tolerance = self.offset.earliest_ns(slots.start_us) + allowed_ns - start
         self._covered_ns = start + slots.granted * slots.interval_ns
         self._last_granted = slots.granted

@@ -77,17 +77,18 @@ class LimitStore:
 
     def declare(self, limit: Limit, *, version: int) -> int:
         """Say what the limit is. ``version`` 0: newest of all. Returns the version to repeat it with."""
+        kind = "" if limit.key is None else "keyed "
         if limit.concurrency is not None:
-            definition: tuple[str | int, ...] = ("concurrency", limit.concurrency, 0)
+            definition: tuple[str | int, ...] = (f"{kind}concurrency", limit.concurrency, 0)
         else:
             plan = plan_rate(limit.rate_per_s or 1.0, limit.burst_permits)
-            definition = ("rate", plan.interval_ns, plan.tolerance_us)
-        answer = self._run("declare", [keys.limit_key(limit.name)], [*definition, version, keys.LIMIT_TTL_MS])
+            definition = (f"{kind}rate", plan.interval_ns, plan.tolerance_us)
+        answer = self.run("declare", [keys.limit_key(limit.name)], [*definition, version, keys.LIMIT_TTL_MS])
         return int(answer[0])
 
     def lease_slots(self, name: str, holder: str, *, nonce: str, want: int, ahead: int) -> Slots | Undeclared:
         """Take up to ``want`` slots, ``ahead`` of them in the future."""
-        answer = self._run(
+        answer = self.run(
             "lease_slots",
             [keys.limit_key(name), keys.answer_key(name, holder)],
             [nonce, want, ahead, HORIZON_US, keys.LIMIT_TTL_MS, keys.ANSWER_TTL_MS],
@@ -104,7 +105,7 @@ class LimitStore:
         self, name: str, holder: str, *, sequence: int, want: int, in_use: int, lease_ms: int
     ) -> Permits | Undeclared:
         """Hold up to ``want`` permits until ``lease_ms`` from now, at least the ``in_use`` ones."""
-        answer = self._run(
+        answer = self.run(
             "hold_permits",
             [keys.limit_key(name), keys.holders_key(name), keys.permits_key(name), keys.waiting_key(name)],
             [holder, sequence, want, in_use, lease_ms, TURN_MS, keys.LIMIT_TTL_MS],
@@ -119,12 +120,13 @@ class LimitStore:
 
     def pause(self, name: str, seconds: float, *, nonce: str) -> tuple[int, int]:
         """Nothing starts under the limit for ``seconds``, anywhere. Returns (paused until, now), server microseconds."""
-        paused, now = self._run(
+        paused, now = self.run(
             "pause", [keys.limit_key(name)], [nonce, max(0, round(seconds * 1e6)), keys.LIMIT_TTL_MS]
         )
         return int(paused), int(now)
 
-    def _run(self, script: str, names: Sequence[str], arguments: Sequence[str | int]) -> Any:
+    def run(self, script: str, names: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        """One call of a script: what it returned."""
         registered = self._scripts.get(script)
         if registered is None:
             text = _script(script)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -37,11 +38,15 @@ def parse_rate(rate: str | float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A cluster-wide bound on a task: at most ``concurrency`` at once, or at most ``rate`` with bursts of ``burst``.
+    """A bound on a task: at most ``concurrency`` items at once, or at most ``rate`` starts with bursts of ``burst``.
 
     ``name`` is shared: tasks that name the same limit share its permits. ``rate``: ``"5000/h"`` or permits per second.
     ``burst``: permits that may be used at once after a pause (default: a tenth of a second's worth, at least 1).
-    ``key``: a function of the item's arguments; each key has permits of its own.
+    ``key``: a function of the item's arguments that answers with text, a whole number or bytes; each key has permits of
+    its own, and an item for which it answers ``None`` is not bound. It is called where items run, for each item when its
+    batch arrives; where it raises, the item fails with ``LimitKeyError``. Tasks that share the limit may have different
+    functions: equal keys are one.
+    ``scope``: ``"cluster"`` (all worker processes together) or ``"process"`` (each for itself, without the server).
 
     >>> Limit("api", rate="100/s").burst_permits
     10
@@ -52,6 +57,7 @@ class Limit:
     burst: int | None = None
     concurrency: int | None = None
     key: Callable[..., Any] | None = None
+    scope: str = "cluster"
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
@@ -64,6 +70,13 @@ class Limit:
             parse_rate(self.rate)
         if self.burst is not None and (self.rate is None or self.burst < 1):
             raise ConfigurationError(f"limit {self.name!r}: burst={self.burst}", remedy="use 1 or more, with a rate")
+
+        if self.scope not in ("cluster", "process"):
+            raise ConfigurationError(f"limit {self.name!r}: scope={self.scope!r}", remedy='use "cluster" or "process"')
+        if self.key is not None and (not callable(self.key) or inspect.iscoroutinefunction(self.key)):
+            raise ConfigurationError(
+                f"limit {self.name!r}: key={self.key!r}", remedy="use a plain function of the item's arguments"
+            )
 
     @property
     def rate_per_s(self) -> float | None:

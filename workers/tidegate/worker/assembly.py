@@ -28,6 +28,7 @@ from tidegate.worker.gate import Gate
 from tidegate.worker.held import HeldFile, Stage
 from tidegate.worker.lanes import Lanes
 from tidegate.worker.leases import LeaseKeeper
+from tidegate.worker.lingering import Lingering
 from tidegate.worker.memory import MemoryGuard, memory_limit
 from tidegate.worker.patience import Patience
 from tidegate.worker.publisher import TelemetryPublisher
@@ -122,6 +123,7 @@ class Assembly:
             reconnect=self.consumer.reconnect,
             replace=replace,
         )
+        self.lingering = Lingering(self.keeper.works)
         self._tickers = self._make_tickers()
 
     def start(self) -> None:
@@ -214,7 +216,7 @@ class Assembly:
 
     def _begin(self, work: BatchWork, items: list[object], shape: int) -> Run:
         lease = work.lease
-        return work.lane.lane.start(
+        run = work.lane.lane.start(
             items,
             shape=shape,
             tag=work.tag,
@@ -224,11 +226,21 @@ class Assembly:
             crashes=lease.crashes,
             job_id=lease.job_id,
         )
+        if work.lane.limits:
+            self.agent.wake()
+        return run
 
     def _make_tickers(self) -> list[Ticker]:
         settings = self.settings
         return [
-            pulse((self.memory.check, self.keeper.check_deadlines, lambda: self.held.beat(self.memory.bytes))),
+            pulse(
+                (
+                    self.memory.check,
+                    self.keeper.check_deadlines,
+                    self.lingering.look,
+                    lambda: self.held.beat(self.memory.bytes),
+                )
+            ),
             flusher(self.keeper, self.committer, settings.partial_commit_s),
             Ticker("sweeper", settings.sweep_s, self.sweeper.turn),
             Ticker("telemetry", settings.telemetry_s, self.publisher.publish),

@@ -191,7 +191,9 @@ class TicketRunner:
         run.wait(None)
 
     def _may_go_on(self, work: BatchWork) -> bool:
-        return not (work.closed or work.lost or work.late or work.cancelled or self._bench.gate.draining)
+        return not (
+            work.closed or work.lost or work.late or work.yielding or work.cancelled or self._bench.gate.draining
+        )
 
     def _next(self, visit: Visit, work: BatchWork) -> Lease | Nothing | None:
         gate = self._bench.gate

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from tidegate.errors import ConfigurationError
 from tidegate.model.limit import Limit
+from tidegate.model.limit_key import key_function
 from tidegate.worker.seam import WorkerTask
 from tidegate.worker.work import WorkLane
 
@@ -48,20 +50,25 @@ class Lanes(Mapping[str, WorkLane]):
             if name not in self._lanes:
                 task = self._tasks[name]
                 limits = [self._limit(limit) for limit in task.policy.limits]
-                lane = self._host.lane(name, task.function, task.policy, limits=limits)
+                keys = [key_function(one.name, one.key) for one in task.policy.limits if one.key is not None]
+                lane = self._host.lane(name, task.function, task.policy, limits=limits, keys=keys)
                 self._lanes[name] = WorkLane(name, lane, task.policy, limits)
             return self._lanes[name]
 
     def _limit(self, limit: Limit) -> HostLimit:
         """Tasks that name the same limit share it."""
-        if limit.name not in self._limits:
-            host_limit = self._host.limit(
-                limit.name,
-                rate_per_s=limit.rate_per_s,
-                burst=limit.burst_permits if limit.rate is not None else None,
-                concurrency=limit.concurrency,
-                supplied=True,
+        made = self._limits.get(limit.name)
+        if made is None:
+            supplied = limit.scope == "cluster"
+            made = self._host.limit_of(limit, supplied=supplied)
+            if supplied:
+                self._agent.add(limit, made)
+            else:
+                made.pause_here()
+            self._limits[limit.name] = made
+        if made.keyed != (limit.key is not None):
+            raise ConfigurationError(
+                f"limit {limit.name!r} has a key in one task and none in another",
+                remedy="give it a key in both, or use two names",
             )
-            self._agent.add(limit, host_limit)
-            self._limits[limit.name] = host_limit
-        return self._limits[limit.name]
+        return made

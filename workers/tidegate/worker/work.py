@@ -35,6 +35,11 @@ class WorkLane:
     crashed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether items may wait for a key of their own."""
+        return any(limit.keyed for limit in self.limits)
+
     def note(self, errors: Counter[str], crashed: int) -> None:
         """Count failures by type, and items given up after crashes."""
         with self.lock:
@@ -86,6 +91,10 @@ class BatchWork:
         "slot",
         "tag",
         "ticket",
+        "watched_left",
+        "watched_ns",
+        "watched_run",
+        "yielding",
     )
 
     run: Run | None
@@ -108,6 +117,10 @@ class BatchWork:
         #: The lease was not renewed in time by this process's clock; nothing new is started.
         self.late = False
         self.cancelled = False
+        #: What is left waits for keys and goes back to the ledger: lingering.py, which also watches how fast it shrinks.
+        self.yielding = False
+        self.watched_run: Run | None = None
+        self.watched_ns = self.watched_left = 0
         self.granted_ns = slot.asked_ns
         self.deadline_ns = 0
         self.flushed_ns = time.monotonic_ns()

@@ -31,8 +31,10 @@ if last then
   end
 end
 
--- A slot that is granted with its tolerance nearly over could not be used any more: leave half of it, at most 20 ms.
-local start = math.max(tat, now - tolerance + math.min(math.floor(tolerance / 2), 20000))
+-- A slot that is granted with its tolerance nearly over could not be used any more: leave half of it, at most 20 ms or one
+-- interval (of a burst that costs no more slots than a microsecond would).
+local leave = math.min(math.floor(tolerance / 2), math.max(20000, math.floor(interval / 1000)))
+local start = math.max(tat, now - tolerance + leave)
 local horizon = tonumber(ARGV[4])
 local granted, wait = 0, 0
 if paused > now then
