@@ -18,6 +18,7 @@ from tidegate.model.job import JobSpec, Origin, Progress, new_job_id
 from tidegate.model.limit import Limit
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
+from tidegate.model.signing import Keyring
 from tidegate.model.wire import Shape
 from tidegate.producer.calls import Call, CallStream, CallStreams
 from tidegate.producer.drive import drive
@@ -94,6 +95,8 @@ class Tidegate:
             raise ConfigurationError("settings and single options were both given", remedy="use one of the two")
         self.settings = settings or load_settings(url=url, **options)
         self.tasks = TaskRegistry(self, celery)
+        secret = self.settings.signing_key
+        self.keyring = Keyring(None if secret is None else secret.get_secret_value())
         self._given_celery = celery
         self._celery: Celery | None = celery
         self._url = ""
@@ -244,6 +247,7 @@ class Tidegate:
             spec, exists = with_fixed_split(self.ledger(), spec, fixed, _USUAL_BATCH)
         limits = SubmissionOptions(
             max_batch_bytes=self.settings.max_batch_bytes,
+            keyring=self.keyring,
             patience_s=options.get("patience_s"),
             exists=exists,
             durable=durable,
@@ -277,7 +281,7 @@ class Tidegate:
             spec, job_id=job_id_for(name), origin=self.origin(), replay_of=spec.job_id, batch_size=0, chunk_batches=0
         )
         again, exists = with_fixed_split(self.ledger(), again, spec.batch_size or None, _USUAL_BATCH)
-        limits = SubmissionOptions(max_batch_bytes=self.settings.max_batch_bytes, exists=exists)
+        limits = SubmissionOptions(max_batch_bytes=self.settings.max_batch_bytes, keyring=self.keyring, exists=exists)
         submission = self._submit(again, again.batch_size, None, limits)
         return self.submitted(drive(submission, items))
 
@@ -295,7 +299,13 @@ class Tidegate:
         # Answers are read as they come: nobody asks for them an hour later. The calls come from many lines of the app, so
         # the job names none; an error is raised where its call's result is asked for.
         spec = self._spec(task, Shape.CALL, {"ttl_s": min(_CALLS_TTL_S, settings.job_ttl_s)}, Origin())
-        return CallStream(self.ledger(), spec, self._sender(spec.queue), max_batch_bytes=settings.max_batch_bytes)
+        return CallStream(
+            self.ledger(),
+            self.keyring.sign_manifest(spec),
+            self._sender(spec.queue),
+            max_batch_bytes=settings.max_batch_bytes,
+            keyring=self.keyring,
+        )
 
     def submitted(self, job_id: str) -> Job[Any]:
         """The job that was just submitted; in inline mode it has ended."""
@@ -315,6 +325,8 @@ class Tidegate:
 
     def _submit(self, spec: JobSpec, fixed: int | None, total: int | None, limits: SubmissionOptions) -> Submission:
         settings = self.settings
+        if not limits.exists:
+            spec = self.keyring.sign_manifest(spec)
         sizer = BatchSizer(
             fixed=fixed,
             total=total,

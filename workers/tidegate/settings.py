@@ -22,6 +22,10 @@ class Settings(BaseSettings):
 
     url: SecretStr | None = Field(None, description="redis://… of the ledger; none: an embedded Valkey for this user")
     broker_url: SecretStr | None = Field(None, description="Celery broker for tickets; none: the ledger's server")
+    signing_key: SecretStr | None = Field(
+        None,
+        description="producers sign jobs with it, workers refuse others; several, the first signs: separated by commas",
+    )
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field("tidegate", description="default queue")
     state_dir: Path | None = Field(
         None, description="where the embedded server and journals live; none: the user's state folder"
@@ -101,7 +105,7 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
-        secret = name in ("url", "broker_url", "collector_token")
+        secret = name in ("url", "broker_url", "collector_token", "signing_key")
         shown = "" if secret else f" (it is {first.get('input')!r})"
         raise ConfigurationError(
             f"{name}: {first['msg']}{shown}",

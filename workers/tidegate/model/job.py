@@ -32,6 +32,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``shape``: how an item is applied (``model.wire.Shape``), for replays. ``batch_size``, ``chunk_batches``, ``chunk_bytes``:
     how the items are split when the submission can be resumed by its id; 0 when the split adapts and cannot be repeated.
     ``silent_s``: a producer that is silent for longer counts as dead, and the job ends with what it has; 0: never.
+    ``signature``: see ``model.signing``.
     """
 
     job_id: str
@@ -53,6 +54,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     chunk_batches: int = 0
     chunk_bytes: int = 0
     silent_s: float = 0.0
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,9 @@ from tidegate.errors import (
 from tidegate.ledger.port import Cursor, Ledger
 from tidegate.model.job import BatchPayload, JobSpec
 from tidegate.model.outcome import FailureRecord, Outcome
+from tidegate.model.signing import NO_KEYS, Keyring
 from tidegate.model.wire import Shape, decode_results, encode_items
+from tidegate.producer.encoding import signed
 from tidegate.producer.flow import Flow, SendTickets, SubmissionStopped
 
 V = TypeVar("V")
@@ -71,11 +73,14 @@ class Call(Future[V], Generic[V]):
 class CallStream:
     """One open job and its calls, from the first call to the last answer. ``ended`` is called once, when it takes no more."""
 
-    def __init__(self, ledger: Ledger, spec: JobSpec, send: SendTickets, *, max_batch_bytes: int) -> None:
+    def __init__(
+        self, ledger: Ledger, spec: JobSpec, send: SendTickets, *, max_batch_bytes: int, keyring: Keyring = NO_KEYS
+    ) -> None:
         self._ledger = ledger
         self._spec = spec
         self._flow = Flow(ledger, spec, send)
         self._max_batch_bytes = max_batch_bytes
+        self._keyring = keyring
         self._lock = threading.Condition()
         self._waiting: list[tuple[Call[Any], msgspec.Raw]] = []
         self._open_calls: dict[int, Call[Any]] = {}
@@ -122,9 +127,13 @@ class CallStream:
         try:
             self._ledger.open(self._spec)
             self._written.set()
-            chunk = 0
+            chunk = first_index = 0
             while batches := self._next_batches():
-                self._flow.append(chunk, batches)
+                numbered = []
+                for batch in batches:
+                    numbered.append(signed(self._keyring, self._spec, first_index, batch))
+                    first_index += batch.items
+                self._flow.append(chunk, numbered)
                 chunk += 1
             self._ledger.seal(self._spec.job_id, chunk)
         except SubmissionStopped:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from tidegate.errors import PayloadError, PayloadTooLarge
-from tidegate.model.job import BatchPayload
+from tidegate.model.job import BatchPayload, JobSpec
+from tidegate.model.signing import Keyring
 from tidegate.model.wire import Shape, encode_argument, encode_items
 
 
@@ -26,6 +27,16 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], *, max_bytes: int
             remedy="send a reference instead of the contents, or raise max_batch_bytes",
         )
     return msgspec.Raw(encoded)
+
+
+def signed(keyring: Keyring, spec: JobSpec, first_index: int, batch: BatchPayload) -> BatchPayload:
+    """The batch with its signature, if there are keys."""
+    if not keyring:
+        return batch
+    data = keyring.sign_batch(
+        batch.data, job_id=spec.job_id, task=spec.task, first_index=first_index, items=batch.items
+    )
+    return BatchPayload(batch.items, data)
 
 
 def encode_batches(

@@ -22,8 +22,9 @@ import msgspec
 from tidegate.errors import JobNotFound, LedgerLost, LedgerUnavailable, SubmissionConflict, TidegateError
 from tidegate.ledger.port import Ledger
 from tidegate.model.job import BatchPayload, JobSpec, Progress
+from tidegate.model.signing import NO_KEYS, Keyring
 from tidegate.model.wire import Shape
-from tidegate.producer.encoding import encode_batches
+from tidegate.producer.encoding import encode_batches, signed
 from tidegate.producer.flow import Flow, SendTickets, SubmissionStopped
 from tidegate.producer.liveness import Liveness
 from tidegate.producer.sizing import BatchSizer
@@ -46,10 +47,12 @@ _SYNC_PAUSE_S = 0.1
 class SubmissionOptions:
     """``max_batch_bytes``: refuse larger batches. ``patience_s``: seconds to wait at the mark, ``None``: for ever.
 
-    ``exists``: the ledger knows the job already. ``durable``: confirmed only when it is on the server's disk.
+    ``keyring``: signs batches, if it has keys. ``exists``: the ledger knows the job already. ``durable``: confirmed only when
+    it is on the server's disk.
     """
 
     max_batch_bytes: int
+    keyring: Keyring = NO_KEYS
     patience_s: float | None = None
     exists: bool = False
     durable: bool = False
@@ -112,9 +115,11 @@ class Submission:
             may_split=self._sizer.adaptive,
         )
         try:
+            first_index = self.items
             for batch in batches:
                 total_bytes += len(batch.data)
-                self._hold(batch)
+                self._hold(signed(self._options.keyring, self.spec, first_index, batch))
+                first_index += batch.items
         except SubmissionStopped:
             return False
         self.items += len(items)

@@ -35,6 +35,7 @@ from tidegate.worker.publisher import TelemetryPublisher
 from tidegate.worker.pulse import Ticker, flusher, pulse
 from tidegate.worker.seam import WorkerApp
 from tidegate.worker.settle import Packer
+from tidegate.worker.signatures import Signatures
 from tidegate.worker.slots import Slots
 from tidegate.worker.sweeper import Facts, Sweeper
 from tidegate.worker.tickets import TicketSender
@@ -211,6 +212,7 @@ class Assembly:
             slice_s=settings.slice_s,
             lease_s=settings.lease_s,
             send_tickets=self.send_tickets,
+            signatures=Signatures(self._app.keyring, self.ledger, self.patience, transport.refusals.note),
             begin=self._begin,
         )
 

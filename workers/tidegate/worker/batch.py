@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tidegate.clock import SystemClock
 from tidegate.errors import JobNotFound, LedgerError, LedgerLost, PayloadError, TidegateError
 from tidegate.ledger.port import Committed, Lease, Ledger, Nothing, Refused, Settlement
+from tidegate.model.signing import BadSignature
 from tidegate.model.wire import decode_items
 from tidegate.worker.commits import Committer
 from tidegate.worker.gate import Gate
@@ -23,6 +24,7 @@ from tidegate.worker.held import lease_tag
 from tidegate.worker.leases import LeaseKeeper
 from tidegate.worker.patience import PASSING, Patience
 from tidegate.worker.settle import fail_all
+from tidegate.worker.signatures import Signatures
 from tidegate.worker.slots import Slot, Slots
 from tidegate.worker.work import BatchWork, WorkLane
 
@@ -60,6 +62,7 @@ class Bench:
     slice_s: float
     lease_s: float
     send_tickets: Callable[[str, str, tuple[int, ...]], int]
+    signatures: Signatures
     begin: Callable[[BatchWork, list[object], int], Run]
 
 
@@ -133,6 +136,10 @@ class TicketRunner:
     def _batch(self, visit: Visit, lease: Lease) -> Lease | Nothing | None:
         """Settle one batch; what the next claim gave, ``None`` when the slice is over."""
         lane, problem = self._lane(lease.task)
+        try:
+            lease = self._bench.signatures.opened(lease, give_up=lambda: self._bench.gate.draining)
+        except BadSignature as error:
+            lane, problem = None, str(error)
         work = BatchWork(
             lease,
             visit.slot,

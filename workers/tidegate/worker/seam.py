@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tidegate.ledger.port import Ledger
     from tidegate.model.policy import TaskPolicy
+    from tidegate.model.signing import Keyring
     from tidegate.settings import Settings
 
 
@@ -45,6 +46,10 @@ class WorkerApp(Protocol):
     @property
     def tasks(self) -> Mapping[str, WorkerTask]:
         """Registered tasks by name."""
+
+    @property
+    def keyring(self) -> Keyring:
+        """What signatures are checked with."""
 
     @property
     def settings(self) -> Settings:
