@@ -153,6 +153,7 @@ def test_public_names_are_the_list() -> None:
     assert tidegate.__all__ == sorted(tidegate.__all__)
     assert tidegate.__all__ == [
         "AppNotFound",
+        "CFunctionFailed",
         "ConfigurationError",
         "Executor",
         "ExecutorClosed",

@@ -22,6 +22,8 @@ typedef struct {
     size_t out_stride;
     size_t *out_lens;
     int *statuses;
+    struct tg_ccall_end *ends;
+    int hard; /* counted in core->hard_calls */
     int done;
 } CCallObject;
 
@@ -60,6 +62,7 @@ static void ccall_dealloc(CCallObject *self)
     PyMem_Free(self->outputs);
     PyMem_Free(self->out_lens);
     PyMem_Free(self->statuses);
+    PyMem_Free(self->ends);
     ccall_clear(self);
     Py_XDECREF(self->lane);
     Py_XDECREF(self->core);
@@ -71,6 +74,10 @@ void tg_ccall_finished(PyObject *object)
 {
     CCallObject *self = (CCallObject *)object;
     self->done = 1;
+    if (self->hard) {
+        self->hard = 0;
+        atomic_fetch_sub(&self->core->hard_calls, 1);
+    }
     PyObject *callbacks = self->callbacks;
     self->callbacks = NULL;
     for (Py_ssize_t i = 0; callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
@@ -153,7 +160,8 @@ static int ensure_pool(CoreObject *core, unsigned threads)
 static int submit(CCallObject *self, unsigned long long address, int doubles)
 {
     struct tg_group_options options = {.payload = self, .histograms = 1, .open = 1};
-    struct tg_ccall call = {.n = self->n, .statuses = self->statuses};
+    struct tg_ccall call = {
+        .n = self->n, .statuses = doubles ? NULL : self->statuses, .ends = self->ends, .hard_ns = self->lane->hard_ns};
     if (doubles) {
         call.double_function = (tg_double_function)(uintptr_t)address;
         call.in_doubles = self->in.buf;
@@ -172,6 +180,13 @@ static int submit(CCallObject *self, unsigned long long address, int doubles)
         return -1;
     }
     Py_INCREF(self); /* the core's: dropped in tg_ccall_finished */
+    if (call.hard_ns != 0) {
+        self->hard = 1;
+        atomic_fetch_add(&self->core->hard_calls, 1);
+        if (atomic_load(&self->core->watch_idle)) {
+            tg_watchdog_note(self->core);
+        }
+    }
     status = self->n != 0 ? tg_core_submit_ccall(self->core->core, self->group, &call, 0) : TG_OK;
     tg_status sealed = tg_group_seal(self->group);
     if (status != TG_OK || sealed != TG_OK) {
@@ -209,11 +224,13 @@ PyObject *tg_ccall_start(LaneObject *lane, PyObject *args, PyObject *kwargs)
     self->keep = Py_NewRef(keep);
     PyObject_GC_Track(self);
     int failed = doubles ? take_doubles(self, items, out) : take_bytes(self, items, stride);
-    if (!failed && (self->statuses = PyMem_Calloc(self->n + 1, sizeof(int))) == NULL) {
+    if (!failed && ((self->statuses = PyMem_Calloc(self->n + 1, sizeof(int))) == NULL ||
+                    (self->ends = PyMem_Calloc(self->n + 1, sizeof *self->ends)) == NULL)) {
         PyErr_NoMemory();
         failed = -1;
     }
-    if (failed || ensure_pool(lane->core, threads) < 0 || submit(self, address, doubles) < 0) {
+    /* A serving thread too: it hears of the end when nobody waits. */
+    if (failed || ensure_pool(lane->core, threads) < 0 || tg_threads_ensure(lane->core) < 0 || submit(self, address, doubles) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -250,11 +267,6 @@ static PyObject *ccall_wait(CCallObject *self, PyObject *arg)
     Py_RETURN_TRUE;
 }
 
-static PyObject *ccall_statuses(CCallObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBytes_FromStringAndSize((char *)self->statuses, (Py_ssize_t)(self->n * sizeof(int)));
-}
-
 static PyObject *ccall_outputs(CCallObject *self, PyObject *Py_UNUSED(ignored))
 {
     size_t n = self->outputs ? self->n : 0;
@@ -269,6 +281,53 @@ static PyObject *ccall_outputs(CCallObject *self, PyObject *Py_UNUSED(ignored))
         PyList_SET_ITEM(list, (Py_ssize_t)i, bytes);
     }
     return list;
+}
+
+static PyObject *ccall_times(CCallObject *self, PyObject *arg)
+{
+    Py_ssize_t position = PyLong_AsSsize_t(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (position < 0 || (size_t)position >= self->n) {
+        PyErr_SetString(PyExc_IndexError, "there is no element of this position");
+        return NULL;
+    }
+    const struct tg_ccall_end *end = &self->ends[position];
+    return Py_BuildValue("(KKI)", (unsigned long long)end->run_ns, (unsigned long long)end->wait_ns, end->attempts);
+}
+
+static PyObject *ccall_failures(CCallObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < self->n; i++) {
+        const struct tg_ccall_end *end = &self->ends[i];
+        if (end->outcome == TG_OUTCOME_SUCCEEDED) {
+            continue;
+        }
+        PyObject *entry = Py_BuildValue("(niiiIK)", (Py_ssize_t)i, end->outcome, end->reason, self->statuses[i],
+                                        end->attempts, (unsigned long long)end->run_ns);
+        if (entry == NULL || PyList_Append(list, entry) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(entry);
+    }
+    return list;
+}
+
+static PyObject *ccall_add_done_callback(CCallObject *self, PyObject *callback)
+{
+    if (self->core->core != NULL) {
+        tg_settle_pending(self->core);
+    }
+    if (self->done) {
+        return PyObject_CallOneArg(callback, (PyObject *)self);
+    }
+    if ((self->callbacks == NULL && (self->callbacks = PyList_New(0)) == NULL) ||
+        PyList_Append(self->callbacks, callback) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 static PyObject *ccall_counts(CCallObject *self, PyObject *Py_UNUSED(ignored))
@@ -301,7 +360,10 @@ static PyObject *ccall_get_done(CCallObject *self, void *Py_UNUSED(closure))
 
 static PyMethodDef ccall_methods[] = {
     {"wait", (PyCFunction)ccall_wait, METH_O, "wait(timeout_ns): whether every element ended; -1 waits for ever."},
-    {"statuses", (PyCFunction)ccall_statuses, METH_NOARGS, "Last return values, as bytes of C ints."},
+    {"times", (PyCFunction)ccall_times, METH_O, "(run_ns, wait_ns, attempts) of an element."},
+    {"failures", (PyCFunction)ccall_failures, METH_NOARGS,
+     "(position, outcome, reason, status, attempts, run_ns) of each element that did not succeed."},
+    {"add_done_callback", (PyCFunction)ccall_add_done_callback, METH_O, "Calls back with the call when it is done."},
     {"outputs", (PyCFunction)ccall_outputs, METH_NOARGS, "Outputs of int(bytes,out), in order."},
     {"counts", (PyCFunction)ccall_counts, METH_NOARGS, "Elements by outcome, executions, retries."},
     {"cancel", (PyCFunction)ccall_cancel, METH_NOARGS, "Elements that have not started do not start."},

@@ -212,11 +212,12 @@ static PyObject *finish_lane(LaneObject *lane)
         return NULL;
     }
     uint64_t shortest = atomic_load(&core->min_timeout_ns);
-    uint64_t mine = lane->timeout_ns ? lane->timeout_ns : lane->hard_ns ? lane->hard_ns : TG_NEVER;
+    uint64_t soft = lane->kind == TG_KIND_C ? 0 : lane->timeout_ns; /* nothing can interrupt C */
+    uint64_t mine = soft ? soft : lane->hard_ns ? lane->hard_ns : TG_NEVER;
     if (mine < shortest) {
         atomic_store(&core->min_timeout_ns, mine);
     }
-    if (mine != TG_NEVER && lane->kind != TG_KIND_C && tg_watchdog_ensure(core) < 0) {
+    if (mine != TG_NEVER && tg_watchdog_ensure(core) < 0) {
         return NULL;
     }
     if (lane->kind == TG_KIND_SYNC) {
@@ -268,6 +269,7 @@ static PyObject *core_lane(CoreObject *self, PyObject *args, PyObject *kwargs)
         .concurrency = concurrency,
         .priority = priority,
         .capacity = capacity,
+        .timeout_ns = kind == TG_KIND_C ? timeout_ns : 0, /* of the others the binding takes care */
         .payload = lane,
         .retry = {.attempts = attempts,
                   .base_ns = base_ns,
@@ -378,6 +380,7 @@ static PyObject *core_stop(CoreObject *self, PyObject *Py_UNUSED(ignored))
         tg_cpool_destroy(self->cpool);
         Py_END_ALLOW_THREADS
         self->cpool = NULL;
+        tg_settle_pending(self); /* calls whose last elements ran until now */
     }
     Py_RETURN_NONE;
 }

@@ -150,6 +150,7 @@ typedef struct tg_core_object {
     int interrupts; /* something is overdue */
     _Atomic uint64_t min_timeout_ns;
     _Atomic int watch_idle;
+    _Atomic int hard_calls; /* C calls with a hard timeout that have not ended: cpool is there */
 
     /* pump.c: event descriptors by kind bit; guarded by pump_mu */
     pthread_mutex_t pump_mu;

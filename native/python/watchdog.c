@@ -117,6 +117,14 @@ static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
             next = due < next ? due : next;
         }
     }
+    if (atomic_load(&self->hard_calls) != 0) {
+        uint64_t due = tg_cpool_due(self->cpool);
+        if (now >= due) {
+            end_process("a C function", now - due);
+        }
+        busy = 1;
+        next = due < next ? due : next;
+    }
     if (!busy) {
         return TG_NEVER;
     }

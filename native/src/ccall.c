@@ -25,6 +25,17 @@ void tg__call_drop(struct tg__call *call)
     free_if_over(call);
 }
 
+void tg__call_settled(struct tg_item *item)
+{
+    struct tg__call *call = item->payload;
+    if (call->spec.ends != NULL) {
+        call->spec.ends[item->position] = (struct tg_ccall_end){
+            item->running_ns, item->queued_ns + item->limited_ns + item->backoff_ns, item->attempts, item->outcome,
+            item->reason};
+    }
+    tg__call_drop(call);
+}
+
 /* ---- submit ---- */
 
 static bool spec_valid(const struct tg_ccall *spec)
@@ -85,6 +96,16 @@ tg_status tg_core_submit_ccall(struct tg_core *core, struct tg_group *group, con
 
 /* ---- ending elements that were not claimed ---- */
 
+static void note_unclaimed(struct tg__call *call, enum tg_outcome outcome, uint64_t waited_ns)
+{
+    enum tg_reason reason = outcome == TG_OUTCOME_TIMED_OUT ? TG_REASON_DEADLINE
+                            : outcome == TG_OUTCOME_FAILED  ? TG_REASON_BREAKER
+                                                            : TG_REASON_CANCELLED;
+    for (size_t i = call->next; call->spec.ends != NULL && i < call->spec.n; i++) {
+        call->spec.ends[i] = (struct tg_ccall_end){0, waited_ns, 0, (uint8_t)outcome, (uint8_t)reason};
+    }
+}
+
 static void end_unclaimed(struct tg__call *call, enum tg_outcome outcome, uint64_t now_ns)
 {
     struct tg_group *group = call->group;
@@ -103,6 +124,7 @@ static void end_unclaimed(struct tg__call *call, enum tg_outcome outcome, uint64
     lane->stats.outcomes[outcome] += n;
     lane->inside -= n;
     lane->n_unclaimed -= n;
+    note_unclaimed(call, outcome, queued + limited);
     call->next = call->spec.n;
     tg__list_remove(&call->link);
     free_if_over(call);
@@ -183,6 +205,7 @@ bool tg__stretch_claim(struct tg_core *core, uint32_t threads, uint64_t now_ns, 
     struct tg_lane *lane;
     while ((lane = tg__next_lane(core, TG_KIND_C, now_ns)) != NULL) {
         out->lane = lane;
+        out->timeout_ns = lane->timeout_ns;
         struct tg_item *item = tg__line_pop(lane, now_ns);
         if (item != NULL) {
             tg__lane_take(lane, item, 1, now_ns);
@@ -239,7 +262,8 @@ static void end_failure(struct tg__stretch *stretch, const struct tg__failure *f
     struct tg__call *call = stretch->call;
     struct tg_lane *lane = stretch->lane;
     struct tg_item *item = tg__item_allocate(lane->core);
-    uint64_t queued = failure->start_ns - call->submit_ns - stretch->limited_ns;
+    uint64_t earliest = call->submit_ns + stretch->limited_ns;
+    uint64_t queued = failure->start_ns > earliest ? failure->start_ns - earliest : 0;
     if (item == NULL) {
         /* No memory for a retry: it failed. */
         call->group->stats.attempts++;
@@ -248,6 +272,10 @@ static void end_failure(struct tg__stretch *stretch, const struct tg__failure *f
         lane->stats.outcomes[TG_OUTCOME_FAILED]++;
         call->group->stats.outcomes[TG_OUTCOME_FAILED]++;
         call->group->stats.settled++;
+        if (call->spec.ends != NULL) {
+            call->spec.ends[failure->element] = (struct tg_ccall_end){failure->end_ns - failure->start_ns, queued, 1,
+                                                                      TG_OUTCOME_FAILED, TG_REASON_FINAL};
+        }
         lane->inside--;
         tg__record(lane, call->group, TG_CLASS_QUEUED, queued, 1);
         return;
@@ -264,7 +292,9 @@ static void end_failure(struct tg__stretch *stretch, const struct tg__failure *f
     item->heap_index = TG__OFF_HEAP;
     item->attempts = 1;
     item->flags = TG__ITEM_C;
-    item->verdict = failure->status > 0 ? TG_VERDICT_FAIL_RETRYABLE : TG_VERDICT_FAIL_FINAL;
+    item->verdict = failure->late ? TG_VERDICT_TIMED_OUT
+                    : failure->status > 0 ? TG_VERDICT_FAIL_RETRYABLE
+                                          : TG_VERDICT_FAIL_FINAL;
     call->holders++;
     /* Its running time is added again when it settles. */
     call->group->stats.sum_ns[TG_CLASS_RUNNING] -= item->running_ns;
@@ -319,7 +349,7 @@ static void finish_call(struct tg_core *core, struct tg__stretch *stretch, struc
     lane->n_claimed -= n;
     tg__budget_earn(lane, n_ok);
     for (uint32_t i = 0; i < failed; i++) {
-        n_final += tallies->failures[i].status < 0;
+        n_final += !tallies->failures[i].late && tallies->failures[i].status < 0;
     }
     if (lane->has_breaker) {
         tell_breakers(stretch, n_ok, n_final, failed - n_final, now_ns);

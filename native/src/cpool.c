@@ -14,6 +14,7 @@ struct worker {
     pthread_t thread;
     struct tg__tallies *tallies;
     struct tg_run ticker; /* for tg_run_now */
+    _Atomic uint64_t due_ns; /* when the element that runs is past its hard timeout; 0: never. relaxed: read to look again */
 };
 
 struct tg_cpool {
@@ -67,6 +68,32 @@ static void put_times(struct tg__tallies *tallies, const struct times *times, ui
     tallies->last_end_ns = last_end_ns;
 }
 
+static inline void starts(struct worker *worker, const struct tg_ccall *spec, uint64_t start_ns)
+{
+    if (spec->hard_ns != 0) {
+        atomic_store_explicit(&worker->due_ns, start_ns + spec->hard_ns, memory_order_relaxed);
+    }
+}
+
+/* An element ended: in time and without failure, or its record will be made from what is noted here. */
+static inline void ends(struct tg__tallies *tallies, struct times *times, const struct tg__stretch *stretch, size_t i,
+                        uint64_t start, uint64_t end, int status)
+{
+    const struct tg__call *call = stretch->call;
+    uint64_t earliest = call->submit_ns + stretch->limited_ns;
+    note_running(tallies, times, end - start);
+    bool late = stretch->timeout_ns != 0 && end - start > stretch->timeout_ns;
+    if (status != 0 || late) {
+        tallies->failures[tallies->n_failures++] = (struct tg__failure){i, start, end, status, late};
+        return;
+    }
+    note_queued(times, start > earliest ? start - earliest : 0);
+    if (call->spec.ends != NULL) {
+        uint64_t waited = start > call->submit_ns ? start - call->submit_ns : 0;
+        call->spec.ends[i] = (struct tg_ccall_end){end - start, waited, 1, TG_OUTCOME_SUCCEEDED, 0};
+    }
+}
+
 static void run_doubles(struct worker *worker, struct tg__stretch *stretch)
 {
     const struct tg_ccall *spec = &stretch->call->spec;
@@ -75,17 +102,16 @@ static void run_doubles(struct worker *worker, struct tg__stretch *stretch)
     double (*const function)(double) = spec->double_function;
     const double *in = spec->in_doubles;
     double *out = spec->out_doubles;
-    uint64_t earliest = stretch->call->submit_ns + stretch->limited_ns;
     uint64_t first_start = tg_run_now(&worker->ticker), start = first_start;
-    for (size_t i = stretch->first, until = i + stretch->n; i < until; i++) {
-        out[i] = function(in[i]);
-        uint64_t end = tg_run_now(&worker->ticker);
-        note_running(tallies, &times, end - start);
-        note_queued(&times, start > earliest ? start - earliest : 0);
-        start = end;
-    }
     if (spec->statuses != NULL) {
         memset(&spec->statuses[stretch->first], 0, stretch->n * sizeof spec->statuses[0]);
+    }
+    for (size_t i = stretch->first, until = i + stretch->n; i < until; i++) {
+        starts(worker, spec, start);
+        out[i] = function(in[i]);
+        uint64_t end = tg_run_now(&worker->ticker);
+        ends(tallies, &times, stretch, i, start, end, 0);
+        start = end;
     }
     put_times(tallies, &times, first_start, start);
 }
@@ -111,28 +137,37 @@ static void run_bytes(struct worker *worker, struct tg__stretch *stretch)
     uint64_t first_start = tg_run_now(&worker->ticker), start = first_start;
     for (size_t i = stretch->first; i < stretch->first + stretch->n; i++) {
         start = start > earliest ? start : earliest;
+        starts(worker, spec, start);
         int status = call_bytes(spec, i);
         uint64_t end = tg_run_now(&worker->ticker);
         end = end > start ? end : start;
-        note_running(tallies, &times, end - start);
-        if (status == 0) {
-            note_queued(&times, start - earliest);
-        } else {
-            tallies->failures[tallies->n_failures++] = (struct tg__failure){i, start, end, status};
-        }
+        ends(tallies, &times, stretch, i, start, end, status);
         start = end;
     }
     put_times(tallies, &times, first_start, start);
 }
 
-/* Elements tried again are always of a bytes function: the others cannot fail. */
+/* An element that is tried again. */
 static void run_item(struct worker *worker, struct tg__stretch *stretch)
 {
-    int status = call_bytes(&stretch->call->spec, (size_t)stretch->item->position);
-    enum tg_verdict verdict = status == 0  ? TG_VERDICT_OK
-                              : status > 0 ? TG_VERDICT_FAIL_RETRYABLE
-                                           : TG_VERDICT_FAIL_FINAL;
-    tg_item_end(stretch->item, verdict, 0, tg_run_now(&worker->ticker));
+    const struct tg_ccall *spec = &stretch->call->spec;
+    struct tg_item *item = stretch->item;
+    size_t i = (size_t)item->position;
+    uint64_t start = item->mark_ns;
+    int status = 0;
+    starts(worker, spec, start);
+    if (spec->double_function != NULL) {
+        spec->out_doubles[i] = spec->double_function(spec->in_doubles[i]);
+    } else {
+        status = call_bytes(spec, i);
+    }
+    uint64_t end = tg_run_now(&worker->ticker);
+    bool late = stretch->timeout_ns != 0 && end > start + stretch->timeout_ns;
+    enum tg_verdict verdict = late         ? TG_VERDICT_TIMED_OUT
+                              : status == 0 ? TG_VERDICT_OK
+                              : status > 0  ? TG_VERDICT_FAIL_RETRYABLE
+                                            : TG_VERDICT_FAIL_FINAL;
+    tg_item_end(item, verdict, 0, end);
 }
 
 static void run_stretch(struct worker *worker, struct tg__stretch *stretch)
@@ -178,6 +213,7 @@ static void *work(void *argument)
         tg__unlock(core);
         worker->ticker.tsc_mult = mult;
         run_stretch(worker, &stretch);
+        atomic_store_explicit(&worker->due_ns, 0, memory_order_relaxed);
         uint64_t end = tg_run_now(&worker->ticker);
         tg__lock(core);
         tg__stretch_finish(core, &stretch, worker->tallies, tg__now(core, end));
@@ -241,6 +277,16 @@ tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpoo
     }
     *out = pool;
     return TG_OK;
+}
+
+uint64_t tg_cpool_due(struct tg_cpool *pool)
+{
+    uint64_t due_ns = TG_NEVER;
+    for (uint32_t i = 0; i < pool->threads; i++) {
+        uint64_t due = atomic_load_explicit(&pool->workers[i].due_ns, memory_order_relaxed);
+        due_ns = due != 0 && due < due_ns ? due : due_ns;
+    }
+    return due_ns;
 }
 
 tg_status tg_cpool_destroy(struct tg_cpool *pool)

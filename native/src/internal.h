@@ -440,12 +440,14 @@ struct tg__stretch {
     struct tg_item *item;
     size_t first, n;
     uint64_t limited_ns;    /* share of each element */
+    uint64_t timeout_ns;    /* the lane's, when it was claimed */
     struct tg_item proxy;   /* carries the breaker probe, if it is one */
 };
 struct tg__failure {
     size_t element;
     uint64_t start_ns, end_ns;
     int status;
+    bool late;              /* it returned after its timeout: the status says nothing */
 };
 #define TG__STRETCH_MAX 4096
 /* What a thread measured over one stretch; merged under the lock when it ends. */
@@ -458,6 +460,7 @@ struct tg__tallies {
 bool tg__stretch_claim(struct tg_core *core, uint32_t threads, uint64_t now_ns, struct tg__stretch *out);
 void tg__stretch_finish(struct tg_core *core, struct tg__stretch *stretch, struct tg__tallies *tallies, uint64_t now_ns);
 void tg__call_drop(struct tg__call *call);
+void tg__call_settled(struct tg_item *item); /* an element's record: writes how it ended, drops the call */
 bool tg__calls_ready(const struct tg_lane *lane);
 uint64_t tg__calls_cancel(struct tg_lane *lane, struct tg_group *group, enum tg_outcome outcome, uint64_t now_ns);
 

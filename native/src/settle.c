@@ -81,7 +81,7 @@ void tg__settle_one(struct tg__scratch *scratch, struct tg_item *item, uint64_t 
     lane->n_settling--;
     lane->inside--;
     if (item->flags & TG__ITEM_C) {
-        tg__call_drop(item->payload);
+        tg__call_settled(item);
     }
     tg__item_free(lane->core, item);
 }

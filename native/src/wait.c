@@ -41,7 +41,7 @@ static bool has_work(const struct tg_core *core, unsigned kinds, bool work_only)
 
 static bool has_signals(const struct tg_core *core)
 {
-    return core->to_broadcast || (core->to_signal_groups && core->waiting_groups != 0) ||
+    return core->to_signal != 0 || core->to_broadcast || (core->to_signal_groups && core->waiting_groups != 0) ||
            (core->to_wake != 0 && core->wake != NULL);
 }
 

@@ -290,6 +290,74 @@ static void destroying_a_busy_pool_keeps_what_is_unclaimed(void)
     stop_pool(&p);
 }
 
-RUN(TEST(doubles_are_all_computed), TEST(failures_are_retried_by_the_policy), TEST(a_call_nobody_works_on_can_be_cancelled),
-    TEST(a_rate_holds_for_elements_too), TEST(simulated_work_follows_its_plan), TEST(the_pool_computes_what_the_plain_loop_does),
+static void how_each_element_ended_is_written_down(void)
+{
+    static struct bytes_call b;
+    static struct tg_ccall_end ends[N];
+    enum { COUNT = 400 };
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 2, .retry = {.attempts = 3, .base_ns = 1000}}, 2);
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){.histograms = 1});
+    struct tg_ccall call = make_call(&b, COUNT, flaky);
+    call.ends = ends;
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    CHECK_OK(tg_group_wait(group, 60 * SECOND));
+    for (uint32_t i = 0; i < COUNT; i++) {
+        bool final = i % 100 == 99, spent = i % 4 == 3;
+        CHECK_EQ(ends[i].outcome, final || spent ? TG_OUTCOME_FAILED : TG_OUTCOME_SUCCEEDED);
+        CHECK_EQ(ends[i].attempts, atomic_load(&calls[i]));
+        CHECK_EQ(ends[i].reason, final ? TG_REASON_FINAL : spent ? TG_REASON_ATTEMPTS : TG_REASON_NONE);
+    }
+    CHECK_OK(tg_group_destroy(group));
+    stop_pool(&p);
+}
+
+static void an_element_that_returns_late_has_timed_out_and_is_retried(void)
+{
+    double in[3] = {0, 0.02, 0}, out[3] = {-1, -1, -1};
+    struct tg_ccall_end ends[3] = {0};
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 1, .timeout_ns = 10 * MS,
+                                            .retry = {.attempts = 2, .retry_timeouts = 1}}, 1);
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){.histograms = 1});
+    struct tg_ccall call = {.n = 3, .double_function = tg_simulate_sleep, .in_doubles = in, .out_doubles = out,
+                            .ends = ends};
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    CHECK_OK(tg_group_wait(group, 60 * SECOND));
+    CHECK_EQ(ends[1].outcome, TG_OUTCOME_TIMED_OUT);
+    CHECK_EQ(ends[1].attempts, 2);
+    CHECK_GE(ends[1].run_ns, 40 * MS);
+    CHECK_GE(group_stats(group).outcomes[TG_OUTCOME_TIMED_OUT], 1);
+    CHECK_OK(tg_group_destroy(group));
+    stop_pool(&p);
+}
+
+static void *wait_for_the_end(void *core)
+{
+    CHECK_OK(tg_core_wait(core, TG_KIND_SYNC, 60 * SECOND));
+    return NULL;
+}
+
+/* The pool's thread goes to sleep right after the end, with no lock released in between. */
+static void a_thread_that_waits_for_another_kind_hears_of_the_end(void)
+{
+    double in[1] = {0.02}, out[1];
+    pthread_t thread;
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 1}, 1);
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){0});
+    CHECK_EQ(pthread_create(&thread, NULL, wait_for_the_end, p.core), 0);
+    struct tg_ccall call = {.n = 1, .double_function = tg_simulate_sleep, .in_doubles = in, .out_doubles = out};
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK(tg_group_done(group));
+    CHECK_OK(tg_group_destroy(group));
+    stop_pool(&p);
+}
+
+RUN(TEST(doubles_are_all_computed), TEST(how_each_element_ended_is_written_down),
+    TEST(an_element_that_returns_late_has_timed_out_and_is_retried),
+    TEST(a_thread_that_waits_for_another_kind_hears_of_the_end), TEST(failures_are_retried_by_the_policy),
+    TEST(a_call_nobody_works_on_can_be_cancelled), TEST(a_rate_holds_for_elements_too),
+    TEST(simulated_work_follows_its_plan), TEST(the_pool_computes_what_the_plain_loop_does),
     TEST(destroying_a_busy_pool_keeps_what_is_unclaimed))

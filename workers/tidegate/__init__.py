@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tidegate.app import Tidegate
     from tidegate.errors import (
         AppNotFound,
+        CFunctionFailed,
         ConfigurationError,
         ExecutorClosed,
         ExecutorFull,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AppNotFound",
+    "CFunctionFailed",
     "ConfigurationError",
     "Executor",
     "ExecutorClosed",

@@ -20,6 +20,7 @@
     ├── LeaseLost                 the batch was handed to another worker
     ├── ExecutorClosed            used after close()
     ├── ExecutorFull              bounded submission refused more items
+    ├── CFunctionFailed           a C function returned something other than 0
     └── RetryAfter                raised by a task: try again after that many seconds
 
 Each message names the cause and then what to do; the facts are attributes, so that programs need not read prose.
@@ -129,6 +130,18 @@ class ExecutorClosed(TidegateError, RuntimeError):
 
 class ExecutorFull(TidegateError):
     """A bounded submission that would not wait found no room."""
+
+
+class CFunctionFailed(TidegateError):
+    """A C function of the executor did not return 0: the error of its item's outcome. ``status`` is what it returned.
+
+    >>> CFunctionFailed("parse returned -3", status=-3).status
+    -3
+    """
+
+    @property
+    def status(self) -> int:
+        return int(self.facts["status"])
 
 
 class RetryAfter(TidegateError):

@@ -2,7 +2,8 @@
  *
  * A whole array is submitted as one call; pool threads claim stretches of it through the lane (its concurrency, limits,
  * priority and timeouts of breakers apply) and time every element. Only an element that failed and is to be retried, or
- * that failed for good, becomes an item record of its own.
+ * that failed for good, becomes an item record of its own. A function cannot be interrupted: an element that returns after
+ * the lane's timeout has timed out, and is retried as the policy says of timeouts.
  */
 #ifndef TIDEGATE_CPOOL_H
 #define TIDEGATE_CPOOL_H
@@ -22,11 +23,20 @@ typedef double (*tg_double_function)(double value);
  * that may be retried, a negative one a final failure. */
 typedef int (*tg_bytes_function)(const void *in, size_t in_len, void *out, size_t out_cap, size_t *out_len);
 
+/* How an element ended. `outcome` is 0 until then. */
+struct tg_ccall_end {
+    uint64_t run_ns;   /* inside the function, all attempts */
+    uint64_t wait_ns;  /* queued, limited, backing off */
+    uint32_t attempts;
+    uint8_t outcome;   /* enum tg_outcome */
+    uint8_t reason;    /* enum tg_reason */
+};
+
 struct tg_ccall {
     size_t n;                    /* elements; the group's total grows by n */
     tg_double_function double_function; /* exactly one of the two functions is set */
     tg_bytes_function bytes_function;
-    /* double_function: in[n] and out[n] (may be the same array). */
+    /* double_function: in[n] and out[n] (may be the same array, unless timeouts are retried). */
     const double *in_doubles;
     double *out_doubles;
     /* bytes_function: element i is in + in_offsets[i] .. in + in_offsets[i + 1] (n + 1 offsets);
@@ -38,6 +48,9 @@ struct tg_ccall {
     size_t *out_lens;
     /* Last return value of each element, or NULL. Elements cancelled before they started keep what was there. */
     int *statuses;
+    /* How each element ended, or NULL. Zero it before. */
+    struct tg_ccall_end *ends;
+    uint64_t hard_ns; /* tg_cpool_due tells when an element will have run for so long; 0: never */
 };
 
 /* Submits the call to the group's lane, which must be of TG_KIND_C. *call is copied; the buffers must live until the group
@@ -53,6 +66,8 @@ tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpoo
 /* Finishes the elements that run, stops and joins the threads. Call before tg_core_destroy; safe in a forked child, where
  * it frees nothing and answers TG_FORKED. */
 tg_status tg_cpool_destroy(struct tg_cpool *pool);
+/* When the first of the elements that run now is past its call's hard_ns; TG_NEVER: none has any. Takes no lock. */
+uint64_t tg_cpool_due(struct tg_cpool *pool);
 
 #ifdef __cplusplus
 }

@@ -453,8 +453,7 @@ def test_c_functions_by_run_and_on_a_loop(executors: Make) -> None:
     assert executor.run(cos, 0.0) == 1.0
     assert asyncio.run(executor.arun(cos, 0.0)) == 1.0
     assert asyncio.run(executor.amap(cos, [0.0, 0.0])).values == [1.0, 1.0]
-    with pytest.raises(ConfigurationError, match="all its items at once"):
-        list(executor.stream(cos, [0.0]))
+    assert [one.value for one in executor.stream(cos, [0.0])] == [1.0]
 
 
 def test_further_limits_hold_per_key(executors: Make) -> None:
@@ -474,7 +473,8 @@ def test_further_limits_hold_per_key(executors: Make) -> None:
     outcomes = executor.map(visit, [(host, number) for host in "abc" for number in range(8)])
 
     assert outcomes.failed == 0
-    assert peaks == {"a": 2, "b": 2, "c": 2}
+    assert set(peaks) == set("abc")
+    assert max(peaks.values()) <= 2
 
 
 def test_a_breaker_refuses_what_keeps_failing_and_closes_again(executors: Make) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 from tidegate.errors import ConfigurationError
 from tidegate.executor import _native
-from tidegate.executor.ccalls import map_c
+from tidegate.executor.ccalls import AnyRun, CRun, part_of
 from tidegate.executor.host import Host, Lane, Run
 from tidegate.executor.kinds import CFunction, kind_of
 from tidegate.executor.lanes import Breaker, HostLimit
 from tidegate.executor.memory import MemoryGuard, memory_limit_bytes
+from tidegate.executor.origins import caller
 from tidegate.executor.outcomes import CapturedFailure, ItemOutcome, KeepTraceback, Outcomes, Part, capture_error
 from tidegate.executor.report import ExecutorReport, Totals
 from tidegate.executor.streams import astream_of, stream_of
@@ -64,12 +65,14 @@ class Executor:
         hard_timeout: float | None = None,
         limits: Sequence[Limit] = (),
         breaker: Breaker | None = None,
-        fallback: Function | None = None,
+        fallback: Callable[..., Any] | None = None,
         memory_limit: int | None = None,
         threads: int | None = None,
         slabs: bool = True,
         name: str = "executor",
     ) -> None:
+        if isinstance(fallback, CFunction):
+            raise ConfigurationError("fallback is a C function", remedy="use a Python function of (item, error)")
         if memory_limit is not None and memory_limit < 1:
             raise ConfigurationError(f"memory_limit={memory_limit}", remedy="use bytes above 0, or None")
         self.policy = TaskPolicy(
@@ -112,17 +115,17 @@ class Executor:
     def run(self, function: Function, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function(*args, **kwargs)`` under control; return its value or raise its error (after retries)."""
         if isinstance(function, CFunction):
-            return self.map(function, list(args))[0].unwrap()
+            return self.map(function, [_only_argument(args, kwargs)])[0].unwrap()
         detail = self._fallback is not None
-        run = self._start(function, [(args, kwargs)], shape=2, origin=KeepTraceback(), detail=detail)
+        run = self._start(function, [(args, kwargs)], shape=2, origin=KeepTraceback(caller()), detail=detail)
         self._wait(run)
         return self._only(run, function, args, kwargs, self._recover)
 
     async def arun(self, function: Function, /, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`run`, on the running loop for async functions, without blocking it for others."""
         if isinstance(function, CFunction):
-            return await asyncio.to_thread(self.run, function, *args)
-        run = self._start(function, [(args, kwargs)], shape=2, origin=KeepTraceback(), here=True)
+            return (await self.amap(function, [_only_argument(args, kwargs)]))[0].unwrap()
+        run = self._start(function, [(args, kwargs)], shape=2, origin=KeepTraceback(caller()), here=True)
         await self._finished(run)
         taken = run.take()
         if taken.ok_values:
@@ -146,7 +149,7 @@ class Executor:
         item = args[0] if len(args) == 1 else args
         return await self.arun_plain(self._fallback, item, _raisable(failure))
 
-    async def arun_plain(self, function: Function, *args: Any) -> Any:
+    async def arun_plain(self, function: Callable[..., Any], *args: Any) -> Any:
         """One attempt of a function, without limits: how fallbacks run."""
         run = self._start(function, [args], shape=1, plain=True, origin=KeepTraceback(), here=True)
         await self._finished(run)
@@ -159,35 +162,30 @@ class Executor:
 
     def map(self, function: Function, items: Iterable[Any]) -> Outcomes:
         """Apply ``function`` to every item. Never raises for what an item does: outcomes, in the order of the items."""
-        values = items if isinstance(items, list | tuple) else items if isinstance(items, array) else list(items)
-        if isinstance(function, CFunction):
-            return map_c(self._lane_for(function), function, values)
+        values, origin = _sequence(items), caller()
         parts: list[Part] = []
-        waiting: list[tuple[int, Run, int]] = []
-        for first in range(0, len(values), CHUNK):
-            chunk = values[first : first + CHUNK] if len(values) > CHUNK else values
-            waiting.append((first, self._start(function, chunk, detail=True), len(chunk)))
+        waiting: list[tuple[int, AnyRun, int]] = []
+        for first, chunk in _chunks(function, values):
+            waiting.append((first, self._begin(function, chunk, origin), len(chunk)))
             if len(waiting) > 2:  # one runs, one is ready: no gap between them, and no more in memory
                 parts.append(self._part(*waiting.pop(0)))
         parts.extend(self._part(*entry) for entry in waiting)
         self._recover(values, parts)
         return Outcomes(parts)
 
-    def _part(self, first: int, run: Run, n: int) -> Part:
+    def _part(self, first: int, run: AnyRun, n: int) -> Part:
         self._wait(run)
-        return Part.of_run(first, n, run.take(), run)
+        return part_of(first, n, run)
 
     async def amap(self, function: Function, items: Iterable[Any] | AsyncIterable[Any]) -> Outcomes:
         """As :meth:`map`, on the running loop."""
-        values = [item async for item in items] if isinstance(items, AsyncIterable) else list(items)
-        if isinstance(function, CFunction):
-            return await asyncio.to_thread(self.map, function, values)
+        origin = caller()
+        values = [item async for item in items] if isinstance(items, AsyncIterable) else _sequence(items)
         parts: list[Part] = []
-        runs: list[tuple[int, Run, int]] = []
+        runs: list[tuple[int, AnyRun, int]] = []
         try:
-            for first in range(0, len(values), CHUNK):
-                chunk = values[first : first + CHUNK]
-                runs.append((first, self._start(function, chunk, detail=True, here=True), len(chunk)))
+            for first, chunk in _chunks(function, values):
+                runs.append((first, self._begin(function, chunk, origin, here=True), len(chunk)))
                 if len(runs) - len(parts) > 2:
                     parts.append(await self._apart(*runs[len(parts)]))
             while len(parts) < len(runs):
@@ -199,9 +197,9 @@ class Executor:
         await self._arecover(values, parts)
         return Outcomes(parts)
 
-    async def _apart(self, first: int, run: Run, n: int) -> Part:
+    async def _apart(self, first: int, run: AnyRun, n: int) -> Part:
         await self._finished(run)
-        return Part.of_run(first, n, run.take(), run)
+        return part_of(first, n, run)
 
     def stream(
         self, function: Function, items: Iterable[Any], *, high_water: int = 1000, ordered: bool = True
@@ -250,7 +248,7 @@ class Executor:
 
     def _start(
         self,
-        function: Function,
+        function: Callable[..., Any],
         items: Sequence[Any],
         *,
         shape: int = 0,
@@ -259,14 +257,25 @@ class Executor:
         here: bool = False,
         plain: bool = False,
     ) -> Run:
-        if isinstance(function, CFunction):
-            raise ConfigurationError("a C function takes all its items at once", remedy="use map or amap")
         self._totals.begin()
-        lane = self._lane_for(function, here=here, plain=plain)
         try:
+            lane = self._lane_for(function, here=here, plain=plain)
             run = lane.start(
                 items, shape=shape, origin=origin, function=function, detail=detail, context=contextvars.copy_context()
             )
+        except BaseException:
+            self._totals.end()
+            raise
+        run.add_done_callback(self._totals.ended)
+        return run
+
+    def _begin(self, function: Function, items: Sequence[Any], origin: str, *, here: bool = False) -> AnyRun:
+        """A run of any kind of function, whose outcomes :func:`part_of` reads."""
+        if not isinstance(function, CFunction):
+            return self._start(function, items, origin=origin, detail=True, here=here)
+        self._totals.begin()
+        try:
+            run = CRun(self._lane_for(function), function, items, origin)
         except BaseException:
             self._totals.end()
             raise
@@ -290,7 +299,7 @@ class Executor:
                 self._lanes[kind, plain] = self._host.lane(name, function, policy, limits=limits, keys=keys, kind=kind)
             return self._lanes[kind, plain]
 
-    def _wait(self, run: Run) -> None:
+    def _wait(self, run: AnyRun) -> None:
         try:
             while not run.wait(LOOK_S):
                 self._host.core.check()
@@ -301,7 +310,7 @@ class Executor:
         finally:
             self.memory.release()
 
-    async def _finished(self, run: Run) -> None:
+    async def _finished(self, run: AnyRun) -> None:
         if run.done:
             return
         loop = asyncio.get_running_loop()
@@ -371,6 +380,28 @@ def failed_pairs(values: Sequence[Any], part: Part) -> tuple[list[int], list[tup
     """Positions of a part that failed, with what the fallback is called with."""
     positions = sorted(part.failures)
     return positions, [(values[part.first + position], part.outcome(position).error) for position in positions]  # type: ignore[misc]
+
+
+def _chunks(function: Function, values: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Where each run begins, and its items. A C function takes all at once: its arrays are not copied."""
+    if isinstance(function, CFunction):
+        yield 0, values
+        return
+    for first in range(0, len(values), CHUNK):
+        yield first, (values[first : first + CHUNK] if len(values) > CHUNK else values)
+
+
+def _sequence(items: Iterable[Any]) -> Sequence[Any]:
+    return items if isinstance(items, list | tuple | array) else list(items)
+
+
+def _only_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if len(args) != 1 or kwargs:
+        raise ConfigurationError(
+            f"a C function called with {len(args)} arguments and {len(kwargs)} names",
+            remedy="give it exactly one value",
+        )
+    return args[0]
 
 
 def keep_recovered(part: Part, positions: list[int], run: Run) -> None:

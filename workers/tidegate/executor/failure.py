@@ -40,7 +40,7 @@ REASONS: dict[int, str] = {
     9: "executor closed",
 }
 
-_WITHOUT_ERROR: dict[Outcome, tuple[str, str]] = {
+WITHOUT_ERROR: dict[Outcome, tuple[str, str]] = {
     Outcome.FAILED: ("CircuitOpen", "refused without an attempt: the circuit breaker is open"),
     Outcome.TIMED_OUT: ("DeadlinePassed", "its deadline passed while it waited"),
     Outcome.CANCELLED: ("Cancelled", "cancelled before it ran"),
@@ -179,7 +179,7 @@ def capture(
 @functools.cache
 def _without_error(outcome: Outcome) -> tuple[str, str, str]:
     """Type, message and fingerprint of an end without an exception; a run of a million items may be cancelled at once."""
-    kind, message = _WITHOUT_ERROR.get(outcome, ("Unknown", "no error was recorded"))
+    kind, message = WITHOUT_ERROR.get(outcome, ("Unknown", "no error was recorded"))
     return kind, message, fingerprint(kind, (), message)
 
 

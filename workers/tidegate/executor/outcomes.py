@@ -194,12 +194,12 @@ class Outcomes(Sequence[ItemOutcome]):
         """Values in order; of items that failed the fallback's value, or ``None``."""
         found: list[Any] = []
         for part in self._parts:
-            if not part.recovered:
+            if not part.failures:
                 found.extend(part.values)
                 continue
             values = list(part.values)
-            for position, value in part.recovered.items():
-                values[position] = value
+            for position in part.failures:
+                values[position] = part.recovered.get(position)
             found.extend(values)
         return found
 

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import ConfigurationError
-from tidegate.executor.host import Run
+from tidegate.executor.ccalls import AnyRun, part_of
 from tidegate.executor.kinds import CFunction
+from tidegate.executor.origins import caller
 from tidegate.executor.outcomes import ItemOutcome, Part
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ class Piece:
 
     __slots__ = ("first", "items", "run")
 
-    def __init__(self, first: int, items: list[Any], run: Run) -> None:
+    def __init__(self, first: int, items: list[Any], run: AnyRun) -> None:
         self.first = first
         self.items = items
         self.run = run
 
     def part(self) -> Part:
-        return Part.of_run(self.first, len(self.items), self.run.take(), self.run)
+        return part_of(self.first, len(self.items), self.run)
 
 
 class _Offset:
@@ -77,11 +78,16 @@ def stream_of(
 ) -> Iterator[ItemOutcome]:
     """See :meth:`Executor.stream`."""
     _demand_high_water(high_water)
-    return _stream(executor, function, iter(items), high_water, ordered)
+    return _stream(executor, function, iter(items), high_water, ordered, caller())
 
 
 def _stream(
-    executor: Executor, function: Callable[..., Any] | CFunction, source: Iterator[Any], high_water: int, ordered: bool
+    executor: Executor,
+    function: Callable[..., Any] | CFunction,
+    source: Iterator[Any],
+    high_water: int,
+    ordered: bool,
+    origin: str,
 ) -> Iterator[ItemOutcome]:
     stretch = Stretch(high_water)
     pieces: deque[Piece] = deque()
@@ -93,7 +99,7 @@ def _stream(
             while more and inside < high_water:
                 batch, more = _pull(source, min(stretch.size, high_water - inside))
                 if batch:
-                    piece = Piece(first, batch, executor._start(function, batch, detail=True))
+                    piece = Piece(first, batch, executor._begin(function, batch, origin))
                     first += len(batch)
                     inside += len(batch)
                     pieces.append(piece)
@@ -155,7 +161,7 @@ def astream_of(
     """See :meth:`Executor.astream`."""
     _demand_high_water(high_water)
     source = aiter(items) if isinstance(items, AsyncIterable) else _as_async(items)
-    return _astream(executor, function, source, high_water, ordered)
+    return _astream(executor, function, source, high_water, ordered, caller())
 
 
 async def _as_async(items: Iterable[Any]) -> AsyncIterator[Any]:
@@ -169,6 +175,7 @@ async def _astream(
     source: AsyncIterator[Any],
     high_water: int,
     ordered: bool,
+    origin: str,
 ) -> AsyncIterator[ItemOutcome]:
     """One task reads the source and starts runs, so that a slow source holds up no outcome."""
     stretch = Stretch(high_water)
@@ -177,7 +184,9 @@ async def _astream(
     changed = asyncio.Event()
     loop = asyncio.get_running_loop()
     state: dict[str, Any] = {"more": True, "error": None}
-    waiting = asyncio.create_task(_feed(executor, function, source, stretch, room, pieces, changed, loop, state))
+    waiting = asyncio.create_task(
+        _feed(executor, function, source, stretch, room, pieces, changed, loop, state, origin)
+    )
     try:
         while state["more"] or pieces:
             piece = next((one for one in pieces if one.run.done), None) if not ordered else None
@@ -213,6 +222,7 @@ async def _feed(
     changed: asyncio.Event,
     loop: asyncio.AbstractEventLoop,
     state: dict[str, Any],
+    origin: str,
 ) -> None:
     first = 0
     batch: list[Any] = []
@@ -225,7 +235,7 @@ async def _feed(
             late = None
         if not batch:
             return
-        piece = Piece(first, batch, executor._start(function, batch, detail=True, here=True))
+        piece = Piece(first, batch, executor._begin(function, batch, origin, here=True))
         first += len(batch)
         batch = []
         pieces.append(piece)
