@@ -59,8 +59,7 @@ bench: $(VENV)/.installed-test  ## Tidegate against Celery on one Valkey, end to
 	@$(BIN)/python bench/end_to_end.py $(ARGS)
 
 bench-executor: $(VENV)/.installed-test  ## the executor alone against its rivals
-	@$(BIN)/python bench/executor/sync_bench.py $(ARGS)
-	@$(BIN)/python bench/executor/async_bench.py $(ARGS)
+	@$(BIN)/python bench/executor/run_all.py $(ARGS)
 
 chaos-short: $(VENV)/.installed-test  ## the storms in their short form, and tests that kill servers: one at a time, they measure time
 	@$(BIN)/python -P -m pytest -m chaos $(ARGS)

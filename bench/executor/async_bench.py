@@ -5,9 +5,20 @@
 Every run is a process of its own, which does the work twice; ratios are of the second time, when everybody's allocator and
 compiler is warm, or with ``--cold`` of the first. Medians of both are printed. Every peer has its turn in every round, so
 that a slow minute of the machine meets all of them. Printed: versions, parameters, every run, medians, and the ratio of the
-first contender to each. ``--scale 0.1`` makes all of it ten times shorter. Node and aiometer take part where they are
-installed; p-limit is fetched with npm into a cache folder. Numbers are items a second (one item of doxbee is ten awaits, one
-of parallel is a fan of 25).
+first contender to each, with the goal where there is one. ``--scale 0.1`` makes all of it ten times shorter. Node and
+aiometer take part where they are installed; p-limit is fetched with npm into a cache folder. Numbers are items a second
+(one item of doxbee is ten awaits, one of parallel is a fan of 25). Peers that make a task for every item do a fifth of the
+items, so that all of it takes minutes: more items at once only make them slower.
+
+    tidegate                    Executor.amap: limit, timeout, retry policy, statistics; @uvloop, @asyncio: on which loop
+    tidegate.gather             the executor's gather without an executor: no limit, no timeout
+    gather+semaphore+wait_for   asyncio.gather over coroutines that take a semaphore and wait_for with a timeout
+    gather+semaphore, gather    the same without the timeout; without either
+    aiometer                    aiometer.run_on_each with max_at_once: a limit, no timeout
+    node optimiser              the JavaScript ancestor's algorithm with its leak mended: timers are cleared
+    node optimiser timers left  the same with its timers left alive, as it was when it made 160,000 items a second
+    node p-limit                p-limit: a limit, no timeout
+    node promises               Promise.all over all of them, or a loop that awaits each (seq): no limit, no timeout
 """
 
 from __future__ import annotations
@@ -24,6 +35,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate-bench"
@@ -31,7 +43,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidega
 
 @dataclass(frozen=True)
 class Row:
-    """One work and who does it; the first contender is the one that is compared. ``goal``: contender -> least ratio."""
+    """One work and who does it; the first contender is the one that is compared. ``goals``: contender -> least ratio."""
 
     title: str
     work: str
@@ -42,7 +54,13 @@ class Row:
     ideal_s: float = 0.0  # seconds an item would take alone; 0: no ideal
     node_n: int = 0
 
+    def items_of(self, contender: str) -> int:
+        if contender.startswith("node ") and self.node_n:
+            return self.node_n
+        return self.n // 5 if self.n >= 100_000 and contender.startswith(TASK_EACH) else self.n
 
+
+TASK_EACH = ("gather", "aiometer")
 HAND = ("gather+semaphore+wait_for@asyncio", "gather+semaphore+wait_for@uvloop")
 OURS = ("tidegate@uvloop", "tidegate@asyncio")
 ROWS = (
@@ -58,10 +76,17 @@ ROWS = (
             "gather@uvloop",
             "aiometer@asyncio",
             "node optimiser",
+            "node optimiser timers left",
             "node p-limit",
             "node promises",
         ),
-        {HAND[1]: 100, "node optimiser": 20, "node p-limit": 10, "node promises": 1.3},
+        {
+            HAND[1]: 100,
+            "node optimiser": 20,
+            "node optimiser timers left": 20,
+            "node p-limit": 10,
+            "node promises": 1.3,
+        },
     ),
     Row(
         "coroutines that suspend once (a bare yield), limit 100, timeout on",
@@ -84,7 +109,8 @@ ROWS = (
         "sleep",
         20_000,
         1000,
-        (*OURS, *HAND, "gather+semaphore@uvloop", "node p-limit"),
+        (*OURS, *HAND, "gather+semaphore@uvloop", "aiometer@asyncio", "node p-limit"),
+        {"the ideal": 0.95},
         ideal_s=0.01,
     ),
     Row(
@@ -216,29 +242,58 @@ def versions() -> str:
     return ", ".join(found) + f"; {os.cpu_count()} CPUs, {platform.platform()}"
 
 
-def report(row: Row, n: int, runs: dict[str, list[tuple[float, float]]], cold: bool) -> dict[str, float]:
-    medians = {
-        contender: statistics.median(pair[0 if cold else 1] for pair in pairs) for contender, pairs in runs.items()
-    }
-    others = {
-        contender: statistics.median(pair[1 if cold else 0] for pair in pairs) for contender, pairs in runs.items()
-    }
+def report(row: Row, runs: dict[str, list[tuple[float, float]]], cold: bool) -> dict[str, float]:
+    """Prints the row; answers what there is a goal for: name -> how often faster (or the share of the ideal)."""
+    chosen, other = (0, 1) if cold else (1, 0)
+    medians = {contender: statistics.median(pair[chosen] for pair in pairs) for contender, pairs in runs.items()}
+    others = {contender: statistics.median(pair[other] for pair in pairs) for contender, pairs in runs.items()}
     first = next(iter(medians))
-    print(f"\n{row.title}\n  {row.work}: {n:,} items, concurrency {row.concurrency:,}")
+    figures: dict[str, float] = {}
+    print(f"\n{row.title}\n  {row.work}: {row.n:,} items, concurrency {row.concurrency:,}")
     for contender, pairs in runs.items():
         ratio = medians[first] / medians[contender]
         line = f"  {contender:36} {medians[contender]:>12,.0f}/s"
         if contender != first:
             line += f"   {ratio:8.2f} x"
             if contender in row.goals:
-                line += (
-                    f"  (goal {row.goals[contender]:g} x: {'reached' if ratio >= row.goals[contender] else 'MISSED'})"
-                )
+                figures[contender] = ratio
+                line += "  " + verdict(ratio, row.goals[contender])
         if row.ideal_s:
-            line += f"   {medians[contender] * row.ideal_s / row.concurrency:.1%} of the ideal"
+            share = medians[contender] * row.ideal_s / row.concurrency
+            line += f"   {share:.1%} of the ideal"
+            if contender == first:
+                figures["the ideal"] = share
+                line += "  " + verdict(share, row.goals["the ideal"])
         line += f"   ({'warm' if cold else 'first time'}: {others[contender]:,.0f})"
-        print(line, "  runs:", " ".join(f"{pair[0 if cold else 1]:,.0f}" for pair in pairs))
-    return medians
+        print(line, "  runs:", " ".join(f"{pair[chosen]:,.0f}" for pair in pairs), flush=True)
+    return figures
+
+
+def verdict(figure: float, goal: float) -> str:
+    return f"(goal {goal:g}: {'reached' if figure >= goal else 'MISSED'})"
+
+
+def run(rounds: int, scale: float = 1.0, only: str = "", cold: bool = False) -> dict[str, Any]:
+    """Measures and prints every row whose work contains ``only``; answers everything as one document."""
+    p_limit = find_p_limit()
+    print(versions())
+    print(f"{rounds} rounds, scale {scale:g}; a process for every run; round robin; medians")
+    document: dict[str, Any] = {"versions": versions(), "rounds": rounds, "scale": scale, "rows": {}}
+    for row in (row for row in ROWS if only in row.work):
+        runs: dict[str, list[tuple[float, float]]] = {c: [] for c in row.contenders if available(c, p_limit)}
+        for _ in range(rounds):
+            for contender, rates in runs.items():
+                rates.append(measure(row, contender, max(1, int(row.items_of(contender) * scale)), p_limit))
+        figures = report(row, runs, cold)
+        document["rows"][row.work] = {
+            "title": row.title,
+            "items": {contender: row.items_of(contender) for contender in runs},
+            "concurrency": row.concurrency,
+            "runs": runs,
+            "figures": figures,
+            "goals": row.goals,
+        }
+    return document
 
 
 def main() -> None:
@@ -249,19 +304,9 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="measure the first time a process does the work")
     parser.add_argument("--json", type=Path, help="write every run here")
     options = parser.parse_args()
-    p_limit = find_p_limit()
-    print(versions())
-    print(f"{options.rounds} rounds, scale {options.scale:g}; a process for every run; round robin; medians")
-    everything = {}
-    for row in (row for row in ROWS if options.only in row.work):
-        runs: dict[str, list[tuple[float, float]]] = {c: [] for c in row.contenders if available(c, p_limit)}
-        for _ in range(options.rounds):
-            for contender, rates in runs.items():
-                n = row.node_n if contender.startswith("node ") and row.node_n else row.n
-                rates.append(measure(row, contender, max(1, int(n * options.scale)), p_limit))
-        everything[row.work] = {"medians": report(row, int(row.n * options.scale), runs, options.cold), "runs": runs}
+    document = run(options.rounds, options.scale, options.only, options.cold)
     if options.json:
-        options.json.write_text(json.dumps(everything, indent=1))
+        options.json.write_text(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":
