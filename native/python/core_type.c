@@ -27,15 +27,39 @@ static int init_locks(CoreObject *self)
     return 0;
 }
 
+/* outcomes: (path, chunks, encode, describe), see outlog.py. */
+static int open_outlog(CoreObject *self, PyObject *outcomes)
+{
+    PyObject *path, *encode, *describe;
+    unsigned chunks;
+    if (!PyTuple_Check(outcomes)) {
+        PyErr_SetString(PyExc_TypeError, "outcomes must be (path, chunks, encode, describe) or None");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(outcomes, "O&IOO", PyUnicode_FSConverter, &path, &chunks, &encode, &describe)) {
+        return -1;
+    }
+    tg_status status = tg_outlog_create(PyBytes_AS_STRING(path), chunks, &self->outlog);
+    Py_DECREF(path);
+    if (status != TG_OK) {
+        tg_raise_status(self->state, status, "outcome log");
+        return -1;
+    }
+    self->encode = Py_NewRef(encode);
+    self->describe = Py_NewRef(describe);
+    return 0;
+}
+
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"capture", "spawn", "journal", "journal_slots", "max_threads", "slabs", "seed", NULL};
-    PyObject *capture, *spawn, *journal = Py_None;
+    static char *names[] = {"capture", "spawn", "journal", "journal_slots", "max_threads", "slabs", "seed", "outcomes",
+                            NULL};
+    PyObject *capture, *spawn, *journal = Py_None, *outcomes = Py_None;
     unsigned journal_slots = 1024, max_threads = 0;
     int slabs = 1;
     unsigned long long seed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OIIpK", names, &capture, &spawn, &journal, &journal_slots,
-                                     &max_threads, &slabs, &seed)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OIIpKO", names, &capture, &spawn, &journal, &journal_slots,
+                                     &max_threads, &slabs, &seed, &outcomes)) {
         return NULL;
     }
     CoreObject *self = (CoreObject *)type->tp_alloc(type, 0);
@@ -74,6 +98,10 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
+    if (outcomes != Py_None && open_outlog(self, outcomes) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
     return (PyObject *)self;
 }
 
@@ -82,6 +110,8 @@ static int core_traverse(CoreObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->capture);
     Py_VISIT(self->spawn);
+    Py_VISIT(self->encode);
+    Py_VISIT(self->describe);
     return 0;
 }
 
@@ -89,6 +119,8 @@ static int core_clear(CoreObject *self)
 {
     Py_CLEAR(self->capture);
     Py_CLEAR(self->spawn);
+    Py_CLEAR(self->encode);
+    Py_CLEAR(self->describe);
     return 0;
 }
 
@@ -106,6 +138,10 @@ static void free_core(CoreObject *self)
     if (self->journal != NULL && self->core == NULL) {
         tg_journal_destroy(self->journal);
         self->journal = NULL;
+    }
+    if (self->outlog != NULL && self->core == NULL) {
+        tg_outlog_destroy(self->outlog);
+        self->outlog = NULL;
     }
 }
 

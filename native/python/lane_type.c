@@ -64,6 +64,7 @@ static RunObject *new_run(LaneObject *lane, PyObject *items, Py_ssize_t n)
         return NULL;
     }
     run->items = tuple;
+    tg_outlog_part_init(&run->outlog, (const unsigned char[16]){0});
     run->n = n;
     run->remaining = n;
     run->core = (CoreObject *)Py_NewRef(lane->core);
@@ -271,6 +272,7 @@ PyObject *tg_lane_start(LaneObject *self, PyObject *args, PyObject *kwargs)
     if (run == NULL || fill_run(self, run, function, context, job_id, origin, &attempts, detail) < 0) {
         goto fail;
     }
+    tg_outlog_part_init(&run->outlog, token_bytes);
     run->shape = shape;
     run->first_index = first_index;
     Py_ssize_t n_keys = PyTuple_GET_SIZE(self->keys);

@@ -85,6 +85,8 @@ static PyMethodDef functions[] = {
     {"current", current, METH_NOARGS, "(job_id, index, attempt) of the item that runs here, or None."},
     {"coarse_index", coarse_index, METH_O, "Bucket of a duration, as model.stats.coarse_index."},
     {"journal_read", journal_read, METH_O, "(pid, created_wall_ns, [(token, position, attempt, start_ns, slot, tag)])"},
+    {"outcomes_read", tg_outcomes_read, METH_O,
+     "(pid, unwritten, torn, [(token, position, outcome, attempts, lost, bytes)])"},
     {"simulate_plan", simulate_plan, METH_O, "(planned_ns, failed) of a packed simulation."},
     {NULL, NULL, 0, NULL},
 };

@@ -66,6 +66,9 @@ static struct begun begin(PumpObject *self, RunObject *run, struct tg_item *item
         begun.step = TG_STEP_RAISED;
         begun.out = tg_take_exception();
     }
+    if (begun.step == TG_STEP_RETURNED && core->outlog != NULL) {
+        tg_record_success(run, item->position, item->attempts, begun.out);
+    }
     if (begun.step == TG_STEP_SUSPENDED) {
         tg_ambient_drop(&self->ambient); /* the coroutine's for good */
     } else if (core->journal != NULL && worker->slot != TG_NO_SLOT) {
@@ -228,14 +231,17 @@ static void settled(void *owner, uint64_t token, PyObject *outcome, int raised)
         enum tg_verdict verdict = note_error(self, run, item, outcome, flight, flight->interrupted, now, &retry_after_ns, &error);
         tg_item_end(item, verdict, retry_after_ns, now);
     } else {
+        if (self->core->outlog != NULL) {
+            tg_record_success(run, item->position, item->attempts, outcome);
+        }
         tg_item_end(item, TG_VERDICT_OK, 0, now);
         tg_run_succeeded(run, item, Py_NewRef(outcome));
     }
     push_ended(self, run, item, error);
     tg_flight_land(self, flight);
     if (tg_driver_in_turn(self->driver) || self->cancel_requested || !start_next(self)) {
-        if (self->n_ended == TG_ENDED || self->closed > 1) {
-            tg_pump_flush(self); /* a closed pump ticks no more */
+        if (self->n_ended == TG_ENDED || self->closed > 1 || (error != NULL && self->core->outlog != NULL)) {
+            tg_pump_flush(self); /* a closed pump ticks no more; a failure goes on record before others run */
         }
         tg_pump_schedule(self);
     }
@@ -289,6 +295,9 @@ static int start_run(PumpObject *self, struct tg_run *claimed)
             failed[n_failed].position = item->position;
             failed[n_failed++].error = error;
             now = tg_run_now(claimed);
+            if (self->core->outlog != NULL) {
+                break; /* decided, and on record, before the next one may end the process */
+            }
         }
     }
     int cut_short = (uint32_t)(atomic_load(&claimed->cursor) >> 32) < claimed->claimed; /* see tg_sync_serve() */
@@ -333,7 +342,7 @@ static size_t start_each(PumpObject *self, struct tg_item **items, size_t n)
             tg_item_end(item, verdict, retry_after_ns, now);
         }
         push_ended(self, run, item, error);
-        if (self->n_ended == TG_ENDED) {
+        if (self->n_ended == TG_ENDED || (error != NULL && self->core->outlog != NULL)) {
             tg_pump_flush(self);
         }
     }

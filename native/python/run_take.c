@@ -287,6 +287,7 @@ PyObject *tg_run_take_settled(RunObject *self, PyObject *Py_UNUSED(ignored))
     if (collect(self, &taken) < 0) {
         return NULL;
     }
+    tg_outcomes_sent(self);
     PyObject *result = tell(self, &taken, &now);
     PyMem_Free(taken.positions);
     return result;

@@ -56,6 +56,7 @@ static void run_dealloc(RunObject *self)
     if (self->group != NULL && self->core->core != NULL) {
         tg_group_destroy(self->group); /* done, or start() keeps a reference; in a forked child the core refuses */
     }
+    tg_outcomes_end(self);
     run_clear(self);
     PyMem_Free(self->errors);
     PyMem_Free(self->outcomes);
@@ -235,6 +236,8 @@ static PyObject *run_get_done(RunObject *self, void *Py_UNUSED(closure))
 static PyMethodDef run_methods[] = {
     {"wait", (PyCFunction)run_wait, METH_VARARGS, "wait(timeout_ns, help): whether everything settled; -1 waits for ever."},
     {"take", (PyCFunction)tg_run_take_settled, METH_NOARGS, "What settled since the last take, as a tuple (see host.py)."},
+    {"reported", (PyCFunction)tg_outcomes_reported, METH_NOARGS,
+     "What was taken is stored for good: the outcome log forgets it."},
     {"cancel", (PyCFunction)run_cancel, METH_NOARGS, "Waiting items end as cancelled, running coroutines are cancelled."},
     {"drain", (PyCFunction)run_drain, METH_NOARGS, "Starts nothing more of this run."},
     {"add_done_callback", (PyCFunction)run_add_done_callback, METH_O, "Calls back with the run when it is done."},

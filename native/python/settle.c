@@ -190,6 +190,9 @@ static void record_failure(RunObject *run, uint64_t position, enum tg_outcome ou
         record = Py_NewRef(Py_None); /* the item is still counted; the Python side shows a placeholder */
     } else {
         count_error(run->lane, record);
+        if (run->core->outlog != NULL) {
+            tg_record_failure(run, position, outcome, attempts, record);
+        }
     }
     PyObject *entry = Py_BuildValue("(KiN)", (unsigned long long)position, (int)outcome, record);
     if (run->failures == NULL) {

@@ -115,8 +115,11 @@ typedef struct tg_core_object {
     struct tg_module_state *state;
     struct tg_core *core;
     struct tg_journal *journal;
+    struct tg_outlog *outlog; /* or NULL; written with the GIL */
     struct tg_cpool *cpool;
-    PyObject *capture; /* (error, facts...) -> a failure record */
+    PyObject *capture;  /* (error, facts...) -> a failure record */
+    PyObject *encode;   /* (value) -> bytes for the outcome log; NULL without one */
+    PyObject *describe; /* (token, failure record) -> bytes for the outcome log; NULL without one */
     PyObject *spawn;   /* (role: str) -> starts a Python thread that calls serve(role) */
     PyObject *weakrefs;
     uint64_t steal_ns;
@@ -233,6 +236,7 @@ typedef struct tg_run_object {
     PyObject *deferred; /* list of (position, due_in_ms), or NULL */
     struct tg_detail *detail; /* by position, when asked for */
     uint64_t early[TG_OUTCOMES]; /* items settled before submission: crashed too often, key function failed */
+    struct tg_outlog_part outlog; /* what the outcome log has of this run */
     struct tg_group_stats reported;
     uint64_t *coarse; /* TG_CLASSES * TG_COARSE_BUCKETS: what was reported already, or NULL */
     int done;
@@ -291,6 +295,17 @@ void tg_settle_decided(CoreObject *core, struct tg_item **items, size_t n);
 void tg_settle_pending(CoreObject *core);
 /* An item that ends before it was ever submitted. */
 int tg_run_settle_early(RunObject *run, Py_ssize_t position, enum tg_outcome outcome, PyObject *error);
+
+/* ---- outcomes.c: the outcome log, when there is one ---- */
+/* The item at `position` returned `value`. May run Python code (an encoder); clears its errors. */
+void tg_record_success(RunObject *run, uint64_t position, unsigned attempts, PyObject *value);
+/* The item ended otherwise, for good, described by `failure`. */
+void tg_record_failure(RunObject *run, uint64_t position, enum tg_outcome outcome, unsigned attempts, PyObject *failure);
+/* What is taken now is being reported; it was; the run is over. */
+void tg_outcomes_sent(RunObject *run);
+PyObject *tg_outcomes_reported(RunObject *run, PyObject *ignored);
+void tg_outcomes_end(RunObject *run);
+PyObject *tg_outcomes_read(PyObject *module, PyObject *path);
 
 /* ---- sync.c ---- */
 /* Claims and runs sync items on this thread until none can start, `until` is done or `deadline_ns` has passed. With the GIL.

@@ -155,6 +155,9 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
         atomic_store_explicit(&worker->start_ns, now, memory_order_relaxed);
         atomic_store_explicit(&worker->sequence, ++sequence, memory_order_release);
         PyObject *value = call(run, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position));
+        if (value != NULL && core->outlog != NULL) {
+            tg_record_success(run, position, item->attempts, value); /* while it may still be interrupted, if it takes long */
+        }
         int interrupted = worker->interrupted == sequence;
         if (interrupted) {
             PyThreadState_SetAsyncExc(worker->thread_id, NULL); /* it may not have been delivered */
@@ -163,6 +166,9 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
         if (value == NULL) {
             item_failed(slice, run, item, interrupted, now);
             now = tg_run_now(claimed);
+            if (core->outlog != NULL) {
+                break; /* so that it is decided, and on record, before the next one may end the process */
+            }
             continue;
         }
         tg_item_end(item, TG_VERDICT_OK, 0, now);

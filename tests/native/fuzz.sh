@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Feeds mutated bytes to the readers of the crash journal and of histograms, under address and undefined-behaviour sanitizers.
+# Feeds mutated bytes to the readers of the crash journal, of the outcome log and of histograms, under address and undefined-behaviour sanitizers.
 # Usage: FUZZ_S=seconds fuzz.sh BUILD_FOLDER. What fails is left in BUILD_FOLDER/fuzz/crash-input.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -9,7 +9,7 @@ python -m pip install -q --disable-pip-version-check cmake ninja
 cmake -S native -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTIDEGATE_SANITIZE=address,undefined >/dev/null
 cmake --build "$build"
 cd "$build"
-for target in journal histogram; do
+for target in journal outlog histogram; do
   ends=$((SECONDS + ${FUZZ_S:-30}))
   rounds=0
   while [ $SECONDS -lt $ends ]; do

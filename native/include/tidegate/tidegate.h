@@ -12,6 +12,7 @@
 #include "tidegate/journal.h"
 #include "tidegate/lane.h"
 #include "tidegate/limit.h"
+#include "tidegate/outlog.h"
 #include "tidegate/run.h"
 #include "tidegate/simulate.h"
 #include "tidegate/status.h"

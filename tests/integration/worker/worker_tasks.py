@@ -153,6 +153,28 @@ def host_of(address: str, seconds: float = 0.0) -> str | None:
     return address.split("/", maxsplit=1)[0] or None
 
 
+def _mixed(item: Any) -> list[Any]:
+    if isinstance(item, int) and item % 7 == 3:
+        raise ValueError(f"{item} is not wanted")
+    return ["seen", item]
+
+
+def mixed(item: Any) -> list[Any]:
+    """A path waits until its file is there; some numbers fail."""
+    _seen()
+    while isinstance(item, str) and not Path(item).exists():
+        time.sleep(0.01)
+    return _mixed(item)
+
+
+async def amixed(item: Any) -> list[Any]:
+    _seen()
+    await asyncio.sleep(0.001)
+    while isinstance(item, str) and not Path(item).exists():
+        await asyncio.sleep(0.01)
+    return _mixed(item)
+
+
 def register(gate: Tidegate) -> Tidegate:
     """Give ``gate`` all of them."""
     slow_retry = Retry(attempts=3, base=0.6, jitter="none", factor=1.0)
@@ -162,6 +184,8 @@ def register(gate: Tidegate) -> Tidegate:
     gate.task(name="wait_for_file", concurrency=2)(wait_for_file)
     gate.task(name="one_by_one", concurrency=1)(nap)
     gate.task(name="killer", concurrency=1)(killer)
+    gate.task(name="mixed", concurrency=1)(mixed)
+    gate.task(name="amixed", concurrency=1)(amixed)
     gate.task(name="stuck", concurrency=2, hard_timeout=1.0)(stuck)
     gate.task(name="fails_until", concurrency=4, retry=slow_retry, max_wait=0.1)(fails_until)
     gate.task(name="limited", concurrency=20, limits=[Limit("two", concurrency=2)])(async_nap)

@@ -78,13 +78,16 @@ def test_a_record_that_is_torn_or_damaged_reads_as_none(tmp_path: Path) -> None:
 _DYING = """
 import os, signal, sys, threading, time
 from pathlib import Path
+import msgspec
 from tidegate.executor.host import Host
+from tidegate.executor.outlog import OutcomeLog
 from tidegate.ledger.port import Lease, Token
 from tidegate.model.policy import TaskPolicy
 from tidegate.worker.held import HeldFile, lease_tag
 folder = Path(sys.argv[1])
 held = HeldFile(folder / "held", 2)
-host = Host(journal=folder / "journal")
+log = OutcomeLog(path=folder / "outcomes", encode=msgspec.msgpack.encode, describe=lambda tag, failure: b"")
+host = Host(journal=folder / "journal", outcomes=log)
 def lease(b):
     return Lease(job_id="j", batch=b, token=Token(b, "n"), claimer="w", items=10, first_index=10 * b, payload=b"", task="t")
 leases = [lease(0), lease(1)]
@@ -104,7 +107,7 @@ time.sleep(600)
 """
 
 
-def test_after_kill_9_the_items_that_ran_are_named_and_no_others(tmp_path: Path) -> None:
+def test_after_kill_9_the_items_that_ran_and_those_that_had_ended_are_named_and_no_others(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", _DYING, str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -114,11 +117,13 @@ def test_after_kill_9_the_items_that_ran_are_named_and_no_others(tmp_path: Path)
     assert process.stdout.readline() == b"running\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    found = salvage(tmp_path / "held", tmp_path / "journal")
+    found = salvage(tmp_path / "held", tmp_path / "journal", tmp_path / "outcomes")
     assert [held.batch for held in found.held] == [0, 1]
     by_batch = {held.batch: sorted(found.running.get(held.tag, ())) for held in found.held}
     assert by_batch == {0: [], 1: [3]}
     assert found.suspects == 1
+    ended = {held.batch: sorted(found.ended.get(held.tag, {})) for held in found.held}
+    assert ended == {0: list(range(10)), 1: [0, 1, 2]}, "these ended, and nobody had asked for their results yet"
     assert overdue_items(tmp_path / "held", tmp_path / "journal") == {(found.held[1].tag, 3)}
     process.stdout.close()
 

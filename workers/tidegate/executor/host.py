@@ -21,6 +21,7 @@ from tidegate.executor.failure import ItemFailure, capture
 from tidegate.executor.kinds import CFunction, as_coroutine, kind_of
 from tidegate.executor.lanes import Breaker, HostLimit, lane_options, rate_limit
 from tidegate.executor.loops import LoopThread
+from tidegate.executor.outlog import OutcomeLog
 from tidegate.executor.settled import Settled, settled_of
 from tidegate.model.limit import Limit
 from tidegate.model.policy import TaskPolicy
@@ -78,6 +79,10 @@ class Run:
     def take(self) -> Settled:
         """What settled since the last take."""
         return settled_of(self._inside.take())
+
+    def reported(self) -> None:
+        """What was taken is stored for good: the outcome log need not keep it any longer."""
+        self._inside.reported()
 
     def times(self, position: int) -> tuple[int, int, int]:
         """``(run_ns, wait_ns, attempts)`` of a settled position, if the run was started with ``detail``."""
@@ -155,7 +160,9 @@ class Host:
 
     ``threads``: most threads for sync items (default: as many as lanes allow items at once, at most 1,024). ``journal``:
     path of the crash journal, ``journal_slots``: items at once that it can name. ``max_items``: items waiting in one lane
-    before ``ExecutorFull``. ``slabs=False`` gives every item an allocation of its own, to show what the pool gains.
+    before ``ExecutorFull``. ``outcomes``: keep outcomes where they survive the process until :meth:`Run.reported` or the
+    end of their run (only of runs that were started with a ``tag``). ``slabs=False`` gives every item an allocation of its
+    own, to show what the pool gains.
     ``capture`` makes the record of an item that failed.
     """
 
@@ -165,6 +172,7 @@ class Host:
         threads: int | None = None,
         journal: Path | None = None,
         journal_slots: int = 1024,
+        outcomes: OutcomeLog | None = None,
         max_items: int = 1_000_000,
         name: str = "tidegate",
         slabs: bool = True,
@@ -174,6 +182,7 @@ class Host:
             raise ConfigurationError(f"threads={threads}", remedy="use 1 or more, or None to follow demand")
         self.name = name
         self.journal_path = journal
+        self.outcomes_path = outcomes.path if outcomes is not None else None
         self._max_items = max_items
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -184,7 +193,8 @@ class Host:
         self._guests: dict[int, tuple[asyncio.AbstractEventLoop, _native.Pump]] = {}
         spawner = _Spawner(self._threads, name)
         seed = int.from_bytes(os.urandom(7), "little")
-        self._core = _native.Core(capture, spawner, journal, journal_slots, threads or 0, slabs, seed)
+        log = (outcomes.path, outcomes.chunks, outcomes.encode, outcomes.describe) if outcomes is not None else None
+        self._core = _native.Core(capture, spawner, journal, journal_slots, threads or 0, slabs, seed, log)
         spawner.core = weakref.ref(self._core)
         self._finalizer = weakref.finalize(self, _abandon, self._core, self._loops)
         self._finalizer.atexit = False
@@ -404,6 +414,8 @@ class Host:
             self._lanes.clear()
         if ended and self.journal_path is not None:
             self.journal_path.unlink(missing_ok=True)
+        if ended and self.outcomes_path is not None:
+            self.outcomes_path.unlink(missing_ok=True)
         return ended
 
     def __enter__(self) -> Host:

@@ -207,6 +207,9 @@ class Ledger(Protocol):
     def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[bool | None]:
         """Per lease: True renewed, None renewed and the job wants cancelling, False lost."""
 
+    def done_bits(self, job_id: str, batch: int) -> bytes:
+        """Which items of an unfinished batch have an outcome; empty when none has, or the batch is not there."""
+
     def touch_ticket(self, job_id: str, ticket: int) -> bool:
         """Note that a ticket goes back to the queue's tail. False: it is not current any more, do not send it."""
 

@@ -66,6 +66,12 @@ def event(caller: Caller, stream: bytes, since: int, *, block_ms: int) -> int | 
     return int(entries[-1][0].partition(b"-")[0]) if entries else None
 
 
+def done_bits(caller: Caller, job_id: str, batch: int) -> bytes:
+    """The bitmap of an unfinished batch's settled items."""
+    found: Any = caller.command("done_bits", lambda client: client.hget(keys.job_key(job_id, "bits"), str(batch)))
+    return found or b""
+
+
 def stats(caller: Caller, job_id: str) -> dict[str, int]:
     """The flat fields of the job's histograms, the last commits' included."""
 

@@ -238,6 +238,10 @@ class RedisLedger:
                 found[position] = meaning[number]
         return found
 
+    def done_bits(self, job_id: str, batch: int) -> bytes:
+        """See the port."""
+        return reading.done_bits(self._caller, job_id, batch)
+
     def touch_ticket(self, job_id: str, ticket: int) -> bool:
         """See the port."""
         return bool(self._caller.job("touch_ticket", job_id, ticket))

@@ -47,6 +47,7 @@ class InProcessWorker(Assembly):
             restarts=0,
             held=folder / "held",
             journal=folder / "journal",
+            outcomes=folder / "outcomes",
         )
         super().__init__(
             gate, settings, arguments, replace=lambda reason: log.warning("the worker is unwell: %s", reason)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.errors import LedgerError
 from tidegate.executor.host import Host
+from tidegate.executor.outlog import OutcomeLog
 from tidegate.ledger.connection import connect
 from tidegate.ledger.port import Ledger
 from tidegate.limits import LimitAgent
@@ -33,6 +34,7 @@ from tidegate.worker.memory import MemoryGuard, memory_limit
 from tidegate.worker.patience import Patience
 from tidegate.worker.publisher import TelemetryPublisher
 from tidegate.worker.pulse import Ticker, flusher, pulse
+from tidegate.worker.recorder import Recorder
 from tidegate.worker.seam import WorkerApp
 from tidegate.worker.settle import Packer
 from tidegate.worker.signatures import Signatures
@@ -69,7 +71,9 @@ class Assembly:
         self.keeper = LeaseKeeper(self.ledger, self.held, self.patience, settings.lease_s)
         self._side_client = connect(app.url, retries=0, reply_timeout_s=2.0, name="tidegate-side")
         self.agent = LimitAgent(self._side_client, {}, self.worker)
-        self.host = Host(journal=arguments.journal, name=self.name)
+        recorder = Recorder(self.keeper, settings.max_item_bytes)
+        outcomes = OutcomeLog(path=arguments.outcomes, encode=recorder.encode, describe=recorder.describe)
+        self.host = Host(journal=arguments.journal, outcomes=outcomes, name=self.name)
         self.lanes = Lanes(self.host, app.tasks, self.agent)
         self._senders: dict[str, TicketSender] = {}
         self.packer = Packer(settings.max_item_bytes, settings.max_batch_bytes, JobFacts(self.ledger))

@@ -46,6 +46,16 @@ class Child:
         return self.folder / f"{self.number}-{self.starts}.journal"
 
     @property
+    def outcomes_path(self) -> Path:
+        """The outcome log of the present process."""
+        return self.folder / f"{self.number}-{self.starts}.outcomes"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it leaves behind."""
+        return self.held_path, self.journal_path, self.outcomes_path
+
+    @property
     def pid(self) -> int:
         """Process id, 0 when there is none."""
         return self.process.pid if self.process is not None else 0

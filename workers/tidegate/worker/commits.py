@@ -149,6 +149,8 @@ class Committer:
             work.left -= part.settled
         reply = self.send(work, final, claim_next=claim_next, ticket=ticket)
         work.left -= final.settled
+        if work.run is not None:
+            work.run.reported()
         return reply
 
     def _refused(self, work: BatchWork, slot: Slot, reply: Refused) -> None:

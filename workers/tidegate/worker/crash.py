@@ -1,6 +1,7 @@
-"""What a process that died leaves behind: the leases it held, and which of their items were running.
+"""What a process that died leaves behind: the leases it held, which of their items were running, and which had ended.
 
-The held-lease file has the first, the crash journal the second. Both are memory-mapped, so that they survive any death.
+The held-lease file has the first, the crash journal the second, the outcome log the third. All are memory-mapped, so that
+they survive any death.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 import signal
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate.executor.journal import read_journal
+from tidegate.executor.outlog import OutcomesRead, Recorded, read_outcomes
 from tidegate.worker.held import HeldLease, read_held
 
 log = logging.getLogger(__name__)
@@ -50,10 +52,12 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """What was left of a dead process. ``running``: positions by the tag of their lease."""
+    """What was left of a dead process, by the tag of the lease: positions that were running, and items that had ended and
+    were perhaps not committed."""
 
     held: list[HeldLease]
     running: Mapping[bytes, Collection[int]]
+    ended: Mapping[bytes, Mapping[int, Recorded]] = field(default_factory=dict)
 
     @property
     def suspects(self) -> int:
@@ -61,15 +65,40 @@ class Salvage:
         return sum(len(positions) for positions in self.running.values())
 
 
-def salvage(held_path: Path, journal_path: Path, guilty: frozenset[Suspect] | None = None) -> Salvage:
-    """Read what the process left. Files that are missing or damaged count as empty: then the leases expire."""
+def salvage(
+    held_path: Path, journal_path: Path, outcomes_path: Path, guilty: frozenset[Suspect] | None = None
+) -> Salvage:
+    """Read what the process left. Files that are missing or damaged count as empty: then the leases expire.
+
+    An item is in the outcome log before the journal stops naming it, so one that is in both had ended.
+    """
     _, held = read_held(held_path)
     tags = {lease.tag for lease in held}
+    ended: dict[bytes, dict[int, Recorded]] = {}
+    for record in _recorded(outcomes_path).records:
+        if record.tag in tags:
+            ended.setdefault(record.tag, {}).setdefault(record.position, record)
     running: dict[bytes, set[int]] = {}
     for tag, position in guilty or running_items(journal_path):
-        if tag in tags:
+        if tag in tags and position not in ended.get(tag, ()):
             running.setdefault(tag, set()).add(position)
-    return Salvage(held, running)
+    return Salvage(held, running, ended)
+
+
+def _recorded(path: Path) -> OutcomesRead:
+    try:
+        found = read_outcomes(path)
+    except FileNotFoundError:  # it died before it had one
+        return OutcomesRead([])
+    except (OSError, ValueError) as error:
+        log.warning("outcome log not readable path=%s reason=%s", path.name, error)
+        return OutcomesRead([])
+    if found.torn or found.unwritten:
+        log.warning(
+            "outcome log is not complete, items may run again path=%s unwritten=%d damaged=%d",
+            *(path.name, found.unwritten, found.torn),
+        )
+    return found
 
 
 def overdue_items(held_path: Path, journal_path: Path) -> frozenset[Suspect]:

@@ -1,8 +1,9 @@
 """HandBack: what the supervisor does for a process that died. Its leases go back at once, and what was running is charged.
 
-Items that were running when the process died are charged with a crash, and they alone. Items that were done and not yet
-committed run again; items that had not started are not blamed. An item that has crashed too often becomes a dead letter
-when its batch is claimed next: whoever claims it has the arguments, and finds the account of the crash stored here.
+Items that were running when the process died are charged with a crash, and they alone. Items that had ended and were not
+yet committed are committed here, from the outcome log; items that had not started are not blamed. An item that has crashed
+too often becomes a dead letter when its batch is claimed next: whoever claims it has the arguments, and finds the account
+of the crash stored here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Callable, Collection
 
 from tidegate.errors import LedgerError
 from tidegate.ledger.port import Committed, Lease, Ledger, Refused, Settlement
+from tidegate.worker import bits
 from tidegate.worker.crash import Death, Salvage
+from tidegate.worker.ended import Ended, ended_items
 from tidegate.worker.held import HeldLease
 from tidegate.worker.patience import PASSING
 from tidegate.worker.settle import crash_fingerprint
@@ -22,6 +25,8 @@ from tidegate.worker.settle import crash_fingerprint
 log = logging.getLogger(__name__)
 
 SendTickets = Callable[[str, str, tuple[int, ...]], None]
+#: What a commit is refused with that settles what is settled already.
+OVERLAP = "overlap"
 #: Should the supervisor die while it holds a lease that it has only claimed to give it back.
 _BRIEFLY_MS = 1000
 
@@ -32,14 +37,16 @@ class HandBack:
     def __init__(self, ledger: Ledger, found: Salvage, death: Death, send_tickets: SendTickets) -> None:
         self._ledger = ledger
         self._running = found.running
+        self._ended = found.ended
         self._death = death
         self._send_tickets = send_tickets
         self._asked = [held for held in found.held if held.asked]
         self._leases = [held for held in found.held if held.is_lease]
         self._tickets = [held for held in found.held if held.ticket >= 0]
         self._nonces: dict[str, str] = {}
-        #: Leases that the ledger took back.
+        #: Leases that the ledger took back, and items that were committed for the dead process.
         self.taken = 0
+        self.committed = 0
 
     def run(self, patience_s: float, stop: threading.Event) -> None:
         """Hand everything back; tries for ``patience_s`` while the ledger is away, by then the leases have expired."""
@@ -79,26 +86,45 @@ class HandBack:
         positions = self._running.get(held.tag, ()) if held.tag else ()
         nonce = self._nonces.setdefault(held.nonce, secrets.token_hex(8))
         try:
-            reply = self._ledger.commit(
-                held.lease(), self._settlement(held, positions), nonce=nonce, lease_ms=_BRIEFLY_MS
-            )
+            ended = self._to_commit(held)
+            settlement = self._settlement(held, positions, ended)
+            reply = self._ledger.commit(held.lease(), settlement, nonce=nonce, lease_ms=_BRIEFLY_MS)
         except PASSING:
             return False
         except LedgerError as error:
             log.warning("lease not handed back job=%s batch=%d reason=%s", held.job_id, held.batch, error)
             return True
-        self._note(held, positions, reply)
+        if isinstance(reply, Refused) and reply.reason == OVERLAP:
+            return False  # a commit of the dead process was still on its way: look again at what it brought
+        self._note(held, positions, ended, reply)
         return True
 
-    def _settlement(self, held: HeldLease, positions: Collection[int]) -> Settlement:
+    def _to_commit(self, held: HeldLease) -> Ended:
+        recorded = self._ended.get(held.tag) if held.tag else None
+        if not recorded:
+            return Ended()
+        # Some of it may have been committed, by a call whose answer the dead process did not live to see.
+        done_bits = self._ledger.done_bits(held.job_id, held.batch)
+        return ended_items(held, recorded, bits.union(held.done_bits, done_bits))
+
+    def _settlement(self, held: HeldLease, positions: Collection[int], ended: Ended) -> Settlement:
         crashes = bytearray(held.crashes or bytes(held.items))
         for position in positions:
             if position < held.items:
                 crashes[position] = min(255, crashes[position] + 1)
+        traces = dict(ended.traces)
+        if positions:
+            traces[crash_fingerprint(held.task)] = self._account(held, positions)
         return Settlement(
-            settled=0,
-            executions=len(positions),
-            traces={crash_fingerprint(held.task): self._account(held, positions)} if positions else {},
+            settled=len(ended.positions),
+            bits=bits.of(ended.positions, held.items) if ended.positions else b"",
+            outcomes=ended.outcomes,
+            executions=ended.executions + len(positions),
+            retries=ended.executions - len(ended.positions) if ended.executions > len(ended.positions) else 0,
+            results=ended.results,
+            failures=ended.failures,
+            traces=traces,
+            errors=ended.errors,
             hand_back=True,
             attempts=held.attempts,
             crashes=bytes(crashes) if positions else b"",
@@ -122,19 +148,18 @@ class HandBack:
             "A process that dies leaves no Python traceback; its last words, if any, are in the worker's log."
         )
 
-    def _note(self, held: HeldLease, positions: Collection[int], reply: Committed | Refused) -> None:
+    def _note(self, held: HeldLease, positions: Collection[int], ended: Ended, reply: Committed | Refused) -> None:
         if isinstance(reply, Refused):  # settled in the last moment, or expired already
             log.info("lease was not held any more job=%s batch=%d", held.job_id, held.batch)
             return
         self.taken += 1
+        self.committed += len(ended.positions)
         if reply.tickets:
             self._send_tickets(held.queue, held.job_id, reply.tickets)
         items = sorted(held.first_index + position for position in positions)
         log.warning(
-            "lease handed back job=%s batch=%d charged_items=%s",
-            held.job_id,
-            held.batch,
-            items[:20] if items else "none",
+            "lease handed back job=%s batch=%d charged_items=%s committed=%d lost=%d",
+            *(held.job_id, held.batch, items[:20] if items else "none", len(ended.positions), ended.lost),
         )
 
     def _send_on(self, held: HeldLease) -> bool:

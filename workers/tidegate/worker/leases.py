@@ -79,6 +79,10 @@ class LeaseKeeper:
         """What is held now."""
         return list(self._works.values())
 
+    def by_tag(self, tag: bytes) -> BatchWork | None:
+        """The batch that is held under a tag."""
+        return next((work for work in self.works() if work.tag == tag), None)
+
     def check_deadlines(self) -> None:
         """Start nothing more of a batch whose lease may have passed."""
         now = time.monotonic_ns()

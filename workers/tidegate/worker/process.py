@@ -158,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--options", default="", help="settings as JSON")
     parser.add_argument("--held", type=Path, required=True, help="file of held leases")
     parser.add_argument("--journal", type=Path, required=True, help="crash journal")
+    parser.add_argument("--outcomes", type=Path, required=True, help="outcome log")
     parser.add_argument("--parent", type=int, default=0, help="process id of the supervisor")
     parser.add_argument("--restarts", type=int, default=0)
     return Process(parser.parse_args(arguments)).run()

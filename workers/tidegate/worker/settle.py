@@ -202,26 +202,31 @@ class Packer:
         if failure.outcome not in DEAD_LETTER:
             return
         if found.arguments is None:
-            found.arguments = _arguments(work)
-        position = failure.position
+            found.arguments = work.arguments or arguments_of(work)
         found.errors[failure.error_type[:200]] += 1
         if failure.traceback and (work.lease.job_id, failure.fingerprint) not in self._traces:
             origin = self._facts.origin(work.lease.job_id)
             found.traces.setdefault(failure.fingerprint, f"{failure.traceback.rstrip()}\n{origin}".rstrip())
-        found.records.append(
-            FailureRecord(
-                index=work.lease.first_index + position,
-                outcome=failure.outcome,
-                error_type=failure.error_type[:200],
-                message=failure.message[:_MAX_MESSAGE],
-                fingerprint=failure.fingerprint,
-                attempts=failure.attempts,
-                arguments=found.arguments[position] if position < len(found.arguments) else b"",
-                run_ns=failure.run_ns,
-                finished_wall_ms=self._clock.wall_ms(),
-                history=tuple(failure.history),
-            )
-        )
+        found.records.append(dead_letter(work, failure, found.arguments, self._clock.wall_ms()))
+
+
+def dead_letter(
+    work: BatchWork, failure: ItemFailure | _OwnFailure, arguments: Sequence[bytes], finished_wall_ms: int
+) -> FailureRecord:
+    """What is kept of a failure. ``arguments``: the batch's items as they were sent."""
+    position = failure.position
+    return FailureRecord(
+        index=work.lease.first_index + position,
+        outcome=failure.outcome,
+        error_type=failure.error_type[:200],
+        message=failure.message[:_MAX_MESSAGE],
+        fingerprint=failure.fingerprint,
+        attempts=failure.attempts,
+        arguments=arguments[position] if position < len(arguments) else b"",
+        run_ns=failure.run_ns,
+        finished_wall_ms=finished_wall_ms,
+        history=tuple(failure.history),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +248,7 @@ def fail_all(work: BatchWork, error_type: str, message: str, clock: Clock) -> Se
     """Every item that is left fails for the same reason, without having been run."""
     lease = work.lease
     positions = [p for p in range(lease.items) if not bits.is_set(lease.done_bits, p)]
-    arguments = _arguments(work)
+    arguments = arguments_of(work)
     records = [
         FailureRecord(
             index=lease.first_index + position,
@@ -301,7 +306,8 @@ def _given_up(work: BatchWork, position: int) -> _OwnFailure:
     )
 
 
-def _arguments(work: BatchWork) -> list[bytes]:
+def arguments_of(work: BatchWork) -> list[bytes]:
+    """The items as the producer sent them; none when they cannot be told apart."""
     try:
         return split_items(work.lease.payload)
     except PayloadError:

@@ -130,6 +130,7 @@ class Supervisor:
         command = [sys.executable, "-m", "tidegate.worker.process", self._reference]
         command += ["--name", child.name, "--queues", self._queues, "--options", json.dumps(options)]
         command += ["--held", str(child.held_path), "--journal", str(child.journal_path)]
+        command += ["--outcomes", str(child.outcomes_path)]
         command += ["--parent", str(os.getpid()), "--restarts", str(child.starts - 1)]
         # In a session of its own: Ctrl-C reaches the supervisor alone, and it decides what to say to whom.
         child.begin(subprocess.Popen(command, env=self._environment(), start_new_session=True))
@@ -163,11 +164,11 @@ class Supervisor:
             child.guilty = overdue_items(child.held_path, child.journal_path)
         limit = self._settings.memory_limit_bytes or 0
         death = Death(process.pid, status, header.memory if header else 0, limit, child.guilty, child.killed_for)
-        found = salvage(child.held_path, child.journal_path, child.guilty)
+        found = salvage(child.held_path, child.journal_path, child.outcomes_path, child.guilty)
         if found.held:
             self._salvage(child, found, death)
         else:
-            _remove(child.held_path, child.journal_path)
+            _remove(*child.files)
         code = death.exit_code
         asked_for = code in (0, EXIT_REPLACE)
         wait_s = child.end(explained=bool(found.suspects) or asked_for)
@@ -188,7 +189,7 @@ class Supervisor:
 
     def _salvage(self, child: Child, found: Salvage, death: Death) -> None:
         """In a thread: the ledger may be away, and the other processes need us meanwhile."""
-        held_path, journal_path = child.held_path, child.journal_path
+        files = child.files
 
         def work() -> None:
             try:
@@ -197,7 +198,7 @@ class Supervisor:
             except Exception:
                 log.exception("leases of a dead process not handed back, they expire")
             finally:
-                _remove(held_path, journal_path)
+                _remove(*files)
 
         thread = threading.Thread(target=work, name="tidegate-salvage", daemon=True)
         thread.start()

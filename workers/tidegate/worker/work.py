@@ -70,6 +70,7 @@ class BatchWork:
     """A leased batch and its run. ``lock`` is held around taking outcomes from the run and committing them."""
 
     __slots__ = (
+        "arguments",
         "attempts",
         "cancelled",
         "closed",
@@ -126,6 +127,8 @@ class BatchWork:
         self.flushed_ns = time.monotonic_ns()
         self.due_ms = 0
         self.attempts = b""
+        #: Items as they were sent, taken apart when the first failure is written down.
+        self.arguments: list[bytes] | None = None
         self.ready_counted = False
         self.crashed_out: list[int] = []
         self.skip = lease.done_bits
