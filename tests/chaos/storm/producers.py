@@ -27,7 +27,7 @@ gate.map("chaos.note", [0.0] * int(sys.argv[1]), batch_size=10, id=sys.argv[2])
 
 def producer_killed(scale: Scale) -> Row:
     """A producer is killed at its n-th call, before or after it is executed, and run again with the same submission id."""
-    runs, items = scale.faults(200, 8), scale.items(8_000, 400)
+    runs, items = scale.faults(200, 4), scale.items(8_000, 400)
     wrong: list[str] = []
     killed = 0
     with scene(scale.folder / "producer") as stage:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ def wait_until(condition: Callable[[], Any], what: str, patience_s: float = PATI
 class Tree:
     """One supervisor and its processes."""
 
-    def __init__(self, site: Site, number: int, app: str, processes: int, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, site: Site, number: int, app: str, processes: int, settings: dict[str, Any], prefix: Sequence[str] = ()
+    ) -> None:
         self.log_path = site.folder / f"worker-{number}.log"
         environment = {
             **os.environ,
@@ -55,7 +57,7 @@ class Tree:
         self.processes = processes
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tidegate", "worker", app, "--processes", str(processes)],
+                [*prefix, sys.executable, "-m", "tidegate", "worker", app, "--processes", str(processes)],
                 env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=site.folder,
             )  # fmt: skip
         self.name = f"-{self.process.pid}."
@@ -125,9 +127,11 @@ class Site:
         self.gate = register(Tidegate(url))
         self.trees: list[Tree] = []
 
-    def start(self, processes: int = 1, app: str = "worker_app:gate", **settings: Any) -> Tree:
-        """A tree, not ready yet."""
-        tree = Tree(self, len(self.trees), app, processes, settings)
+    def start(
+        self, processes: int = 1, app: str = "worker_app:gate", prefix: Sequence[str] = (), **settings: Any
+    ) -> Tree:
+        """A tree, not ready yet. ``prefix``: a program that starts it."""
+        tree = Tree(self, len(self.trees), app, processes, settings, prefix)
         self.trees.append(tree)
         return tree
 
