@@ -19,7 +19,10 @@ UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 @pytest.fixture
 def contained(site: Site) -> Tree:
     """A worker tree in a process namespace of its own, where its supervisor is process 1."""
-    if shutil.which("unshare") is None or subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode
+    ):
         pytest.skip("process namespaces are not allowed here (unshare --pid)")
     (site.folder / "orphans.py").write_text(
         "import os, subprocess, sys\n"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidegate.clock import SystemClock
-from tidegate.errors import JobNotFound, LedgerError, LedgerLost, PayloadError, TidegateError
+from tidegate.errors import JobNotFound, LedgerError, LedgerLost, LedgerUnsuitable, PayloadError, TidegateError
 from tidegate.ledger.port import Committed, Lease, Ledger, Nothing, Refused, Settlement
 from tidegate.model.signing import BadSignature
 from tidegate.model.wire import decode_items
@@ -92,6 +92,9 @@ class TicketRunner:
                 visit.until_ns = time.monotonic_ns() + self._slice_ns
         except PASSING as error:
             # Given up while stopping. Leases run out, and the sweeper replaces the ticket.
+            log.warning("ticket dropped job=%s reason=%s", job_id, error)
+        except LedgerUnsuitable as error:
+            # A job of another version. The ticket is dropped: a sweeper that knows the job replaces it.
             log.warning("ticket dropped job=%s reason=%s", job_id, error)
         except Exception:
             log.exception("ticket failed job=%s", job_id)

@@ -6,13 +6,18 @@ It also registers the process with its slots, which is how many tickets a job's 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from tidegate.errors import JobNotFound, LedgerError
+from tidegate.errors import JobNotFound, LedgerError, LedgerUnsuitable
 from tidegate.ledger.port import Ledger
 from tidegate.worker.patience import PASSING, Patience
 
 log = logging.getLogger(__name__)
+
+#: Turns that a sweeper leaves to others after it met a job that it must not touch; a turn lapses within one.
+_TURNS_LEFT = 2
+_JOBS_TOLD = 1000
 
 Facts = Mapping[str, str | int | float]
 
@@ -40,6 +45,8 @@ class Sweeper:
         self._facts = facts
         self._patience = patience
         self._jobs_limit = jobs_limit
+        self._let_others = 0
+        self._told: OrderedDict[str, None] = OrderedDict()
         self.sweeps = 0
         self.expired_leases = 0
 
@@ -47,7 +54,9 @@ class Sweeper:
         """Register the process; sweep when it is this one's turn. A ledger that is away is noted, not raised."""
         try:
             live_slots = self.heartbeat()
-            if self._ledger.try_sweep_turn(self._worker, self._sweep_ms):
+            if self._let_others:
+                self._let_others -= 1
+            elif self._ledger.try_sweep_turn(self._worker, self._sweep_ms):
                 self.sweep(live_slots)
         except PASSING as error:
             if self._patience is not None:
@@ -72,6 +81,14 @@ class Sweeper:
                 continue
             except PASSING:
                 raise
+            except LedgerUnsuitable as error:
+                # A job of another version: a process that knows it must get a turn. It is told once.
+                self._let_others = _TURNS_LEFT
+                if job_id not in self._told:
+                    self._told[job_id] = None
+                    log.warning("job left alone job=%s reason=%s", job_id, error)
+                while len(self._told) > _JOBS_TOLD:
+                    self._told.popitem(last=False)
             except LedgerError as error:
                 log.warning("job not swept job=%s reason=%s", job_id, error)
         self._ledger.expire()
