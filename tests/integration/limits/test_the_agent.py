@@ -8,9 +8,11 @@ import time
 import pytest
 import redis
 
+from tidegate import Tidegate
 from tidegate.errors import LedgerUnavailable
-from tidegate.limits import LimitAgent, keys, pause
+from tidegate.limits import LimitAgent, keeper, keys, pause
 from tidegate.model.limit import Limit
+from tidegate.testing import inline
 
 
 class Quiet:
@@ -83,3 +85,25 @@ def test_permits_are_given_back_on_stop(ledger_url: str) -> None:
 def test_pause_without_a_server_is_a_typed_error() -> None:
     with pytest.raises(LedgerUnavailable, match="TIDEGATE_URL"):
         pause(redis.Redis(host="127.0.0.1", port=1), "api", 1)
+
+
+def test_a_sleeping_agent_is_woken_by_the_batch_that_has_demand(
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look again after an hour: only the worker's word, given with each batch, can wake it."""
+    hour_ns = 3600 * 1_000_000_000
+    for name in ("ACTIVE_POLL_NS", "IDLE_POLL_NS"):
+        monkeypatch.setattr(keeper, name, hour_ns)
+    gate = Tidegate(ledger_url)
+    limits = [Limit("few", concurrency=2), Limit("host", concurrency=1, key=str)]
+
+    @gate.task(limits=limits)
+    def double(number: int) -> int:
+        return 2 * number
+
+    with inline(gate, ledger_url):
+        for _ in range(3):
+            job = double.map(range(4))
+            job.wait(timeout=30)
+            assert sorted(value for _, value in job.results()) == [0, 2, 4, 6]
+    gate.close()
