@@ -12,7 +12,7 @@ from tidegate import Tidegate
 from tidegate.errors import LedgerUnavailable
 from tidegate.limits import LimitAgent, keeper, keys, pause
 from tidegate.model.limit import Limit
-from tidegate.testing import inline
+from tidegate.testing import InProcessWorker
 
 
 class Quiet:
@@ -101,7 +101,7 @@ def test_a_sleeping_agent_is_woken_by_the_batch_that_has_demand(
     def double(number: int) -> int:
         return 2 * number
 
-    with inline(gate, ledger_url):
+    with InProcessWorker(gate):
         for _ in range(3):
             job = double.map(range(4))
             job.wait(timeout=30)
