@@ -2,8 +2,9 @@
 
     python bench/limits.py [--items 400000] [--runs 5]
 
-The limits are wide enough never to hold anything up, so the difference to no limit is the price of asking. The cluster-wide
-ones are leased from a Valkey beside it; requests to it are counted.
+Keyed limits have 100 keys in turn, and their price contains the key function. The limits are wide enough never to hold
+anything up, so the difference to no limit is the price of asking. The cluster-wide ones are leased from a Valkey beside it;
+requests to it are counted.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from tidegate.embedded import EmbeddedServer
 from tidegate.executor.host import Host, HostLimit
 from tidegate.limits import LimitAgent
 from tidegate.model.limit import Limit
+from tidegate.model.limit_key import key_function
 from tidegate.model.policy import TaskPolicy
 
 RATE, BURST = 50_000_000.0, 25_000_000
-KINDS = ("none", "rate, this process", "rate, cluster-wide", "concurrency, this process", "concurrency, cluster-wide")
+PLAIN = ("rate, this process", "rate, cluster-wide", "concurrency, this process", "concurrency, cluster-wide")
+KINDS = ("none", *PLAIN, *(f"keyed {kind}" for kind in PLAIN))
+KEYS = 100
 
 
 def noop(number: int) -> int:
@@ -34,15 +38,11 @@ def limit_of(host: Host, kind: str) -> tuple[Limit | None, HostLimit | None]:
     if kind == "none":
         return None, None
     supplied = kind.endswith("cluster-wide")
-    limit = Limit("bench", rate=RATE, burst=BURST) if kind.startswith("rate") else Limit("bench", concurrency=64)
-    inside = host.limit(
-        limit.name,
-        rate_per_s=limit.rate_per_s,
-        burst=limit.burst_permits if limit.rate is not None else None,
-        concurrency=limit.concurrency,
-        supplied=supplied,
+    key = (lambda number: number % KEYS) if kind.startswith("keyed") else None
+    limit = (
+        Limit("bench", rate=RATE, burst=BURST, key=key) if "rate" in kind else Limit("bench", concurrency=64, key=key)
     )
-    return limit if supplied else None, inside
+    return limit, host.limit_of(limit, supplied=supplied)
 
 
 def measure(server: EmbeddedServer, kind: str, items: list[int]) -> tuple[float, int]:
@@ -52,9 +52,11 @@ def measure(server: EmbeddedServer, kind: str, items: list[int]) -> tuple[float,
     client.config_resetstat()
     host = Host()
     limit, inside = limit_of(host, kind)
-    agent = LimitAgent(client, {"bench": (limit, inside)} if limit and inside else {}, "bench")
+    supplied = limit is not None and inside is not None and kind.endswith("cluster-wide")
+    agent = LimitAgent(client, {"bench": (limit, inside)} if supplied else {}, "bench")
     agent.start()
-    lane = host.lane("noop", noop, TaskPolicy(concurrency=2), limits=[inside] if inside else [])
+    keys = [key_function("bench", limit.key)] if limit is not None and limit.key is not None else []
+    lane = host.lane("noop", noop, TaskPolicy(concurrency=2), limits=[inside] if inside else [], keys=keys)
     lane.start(items[:1000]).wait()  # the first lease is taken, threads are there
     # The main thread never runs items: another one waits, as a worker's slot does.
     took: list[float] = []
@@ -92,7 +94,7 @@ def main() -> None:
     for kind, runs in found.items():
         median = statistics.median(ns for ns, _ in runs)
         every = " ".join(f"{ns:.0f}" for ns, _ in runs)
-        print(f"{kind:<28}{median:>8.1f} ns/item  {median - base:>+8.1f}   {runs[-1][1]:>4} requests   runs: {every}")
+        print(f"{kind:<34}{median:>8.1f} ns/item  {median - base:>+8.1f}   {runs[-1][1]:>4} requests   runs: {every}")
 
 
 if __name__ == "__main__":

@@ -92,3 +92,11 @@ def test_an_existing_celery_app(ledger_url: str, tmp_path: Path) -> None:
 def test_the_executor_alone(tmp_path: Path) -> None:
     said = run("unix:///nowhere", tmp_path, "executor_alone.py")
     assert "of 200 succeeded" in said
+
+
+def test_the_polite_crawler(ledger_url: str, tmp_path: Path) -> None:
+    said = run(ledger_url, tmp_path, "polite_crawler.py", "--embedded", "--pages", "8")
+    assert "32 succeeded" in said
+    hosts = [line for line in said.splitlines() if line.startswith("host ")]
+    assert len(hosts) == 4
+    assert all(line.endswith((", 1 at once at most", ", 2 at once at most")) for line in hosts), hosts

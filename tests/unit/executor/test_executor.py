@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from tidegate import ConfigurationError, ExecutorClosed, Limit, Retry, current_item
+from tidegate import ConfigurationError, ExecutorClosed, Limit, Retry, RetryAfter, current_item
+from tidegate.errors import LimitKeyError
 from tidegate.executor import Breaker, CFunction
 from tidegate.executor.executor import Executor
 from tidegate.model.outcome import Outcome
@@ -475,6 +476,46 @@ def test_further_limits_hold_per_key(executors: Make) -> None:
     assert outcomes.failed == 0
     assert set(peaks) == set("abc")
     assert max(peaks.values()) <= 2
+
+
+def test_an_item_without_a_key_is_not_bound_and_one_whose_key_fails_fails_alone(executors: Make) -> None:
+    all_at_once = threading.Barrier(4, timeout=PATIENCE_S)
+
+    def visit(host: str | None) -> str | None:
+        if host is None:
+            all_at_once.wait()
+        return host
+
+    def key(host: str | None) -> str | None:
+        if host == "odd":
+            raise LookupError(host)
+        return host
+
+    outcomes = executors(16, limits=[Limit("host", concurrency=1, key=key)]).map(visit, [None] * 4 + ["a", "odd", "a"])
+
+    assert outcomes.values[:5] == [None, None, None, None, "a"]
+    assert [outcome.ok for outcome in outcomes] == [True] * 5 + [False, True]
+    with pytest.raises(LimitKeyError, match="LookupError: odd"):
+        outcomes[5].unwrap()
+
+
+def test_a_retry_after_pauses_its_key_and_no_other(executors: Make) -> None:
+    starts: dict[str, list[float]] = {"a": [], "b": []}
+
+    def visit(item: tuple[str, int]) -> None:
+        host, _ = item
+        starts[host].append(time.monotonic())
+        if item == ("a", 0) and len(starts["a"]) == 1:
+            raise RetryAfter(0.5)
+
+    limits = [Limit("host", concurrency=1, key=lambda item: item[0])]
+    items = [(host, number) for number in range(5) for host in "ab"]
+    outcomes = executors(8, limits=limits, retry=Retry(attempts=2)).map(visit, items)
+
+    assert outcomes.failed == 0
+    told, *later = starts["a"]
+    assert min(later) - told >= 0.5
+    assert max(starts["b"]) < min(later)
 
 
 def test_a_breaker_refuses_what_keeps_failing_and_closes_again(executors: Make) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tidegate.errors import LimitKeyError
 
-#: Keys of this length at most are remembered with their number.
+#: Keys of this length at most (and whole numbers of 64 bits) are remembered with their number.
 _REMEMBERED = 256
 _ALL_ONES = (1 << 64) - 1
 
@@ -23,19 +23,18 @@ def key_id(key: str | int | bytes) -> int:
     >>> f"{key_id('example.org'):016x}"
     '5a49e07aabc9163c'
     """
-    if isinstance(key, int):
-        return _digest(b"i", key.to_bytes(key.bit_length() // 8 + 1, "big", signed=True))
-    if len(key) <= _REMEMBERED:
-        return _remembered(key)
-    return _number(key)
+    short = -(1 << 63) <= key < 1 << 63 if isinstance(key, int) else len(key) <= _REMEMBERED
+    return _remembered(key) if short else _number(key)
 
 
 @functools.lru_cache(maxsize=1 << 16, typed=True)
-def _remembered(key: str | bytes) -> int:
+def _remembered(key: str | int | bytes) -> int:
     return _number(key)
 
 
-def _number(key: str | bytes) -> int:
+def _number(key: str | int | bytes) -> int:
+    if isinstance(key, int):
+        return _digest(b"i", key.to_bytes(key.bit_length() // 8 + 1, "big", signed=True))
     if isinstance(key, bytes):
         return _digest(b"b", key)
     return _digest(b"s", key.encode("utf-8", "surrogatepass"))
@@ -60,6 +59,8 @@ def key_function(name: str, function: Callable[..., Any]) -> Callable[..., int |
                 f"the key of limit {name!r} cannot be told: {type(error).__name__}: {error}",
                 remedy="make its key function answer for every item, with None for those that are not bound",
             ) from error
+        if key.__class__ is str and len(key) <= _REMEMBERED:  # most keys: nothing further to ask
+            return _remembered(key)
         if key is None:
             return None
         if isinstance(key, str | int | bytes):
