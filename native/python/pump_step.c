@@ -16,7 +16,7 @@ struct begun {
 
 static PyObject *make_coroutine(PumpObject *self, RunObject *run, uint64_t position)
 {
-    PyObject *result = tg_call_item(run->function, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position), run->shape);
+    PyObject *result = tg_run_call(run, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position));
     if (result == NULL || PyCoro_CheckExact(result)) {
         return result;
     }

@@ -314,6 +314,19 @@ void tg_sync_serve(CoreObject *core, struct tg_worker *worker, struct tg_run *cl
                    uint64_t deadline_ns, uint64_t *due_ns);
 /* Calls a function with an item of the given shape. */
 PyObject *tg_call_item(PyObject *function, PyObject *item, int shape);
+/* Calls the run's function. One in Python is called without the check that what it returned agrees with the error it set: it always does. */
+static inline PyObject *tg_run_call(RunObject *run, PyObject *item)
+{
+    if (run->shape != 0) {
+        return tg_call_item(run->function, item, run->shape);
+    }
+    PyObject *stack[2] = {NULL, item};
+    if (Py_IS_TYPE(run->function, &PyFunction_Type)) {
+        vectorcallfunc enter = ((PyFunctionObject *)run->function)->vectorcall;
+        return enter(run->function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    return PyObject_Vectorcall(run->function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
 /* The exception that is set, as an instance with its traceback; none is set after. New reference. */
 PyObject *tg_take_exception(void);
 

@@ -94,20 +94,6 @@ static void item_failed(struct slice *slice, RunObject *run, struct tg_item *ite
     Py_DECREF(error); /* run->errors holds it until the decision */
 }
 
-/* A Python function is called without the check that what it returned agrees with the error it set: it always does. */
-static inline PyObject *call(RunObject *run, PyObject *item)
-{
-    if (run->shape != 0) {
-        return tg_call_item(run->function, item, run->shape);
-    }
-    PyObject *stack[2] = {NULL, item};
-    if (Py_IS_TYPE(run->function, &PyFunction_Type)) {
-        vectorcallfunc enter = ((PyFunctionObject *)run->function)->vectorcall;
-        return enter(run->function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    }
-    return PyObject_Vectorcall(run->function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
 /* Runs the items of a claimed run. Returns the time at the end of the last one. */
 static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
 {
@@ -154,7 +140,7 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
          * acquire load in look(), watchdog.c. */
         atomic_store_explicit(&worker->start_ns, now, memory_order_relaxed);
         atomic_store_explicit(&worker->sequence, ++sequence, memory_order_release);
-        PyObject *value = call(run, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position));
+        PyObject *value = tg_run_call(run, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position));
         if (value != NULL && core->outlog != NULL) {
             tg_record_success(run, position, item->attempts, value); /* while it may still be interrupted, if it takes long */
         }
