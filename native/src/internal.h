@@ -282,15 +282,6 @@ void tg__item_free(struct tg_core *core, struct tg_item *item);
 void tg__items_free(struct tg_core *core, struct tg_item **items, uint32_t n);
 void tg__slabs_destroy(struct tg_core *core);
 
-/* Records mostly lie side by side: fetches the one a few steps further in the direction of the last step. */
-static inline void tg__item_foresee(const struct tg_link *at, const struct tg_link *next)
-{
-    uintptr_t step = (uintptr_t)next - (uintptr_t)at;
-    uintptr_t ahead = (uintptr_t)at + 8 * step;
-    __builtin_prefetch((const void *)ahead, 1);
-    __builtin_prefetch((const void *)(ahead + 64), 1);
-}
-
 /* ---- heap.c ---- */
 bool tg__heap_reserve(struct tg_core *core);    /* room for one more gate or lane */
 void tg__heap_unreserve(struct tg_core *core);

@@ -168,7 +168,6 @@ uint32_t tg__line_cut(struct tg_lane *lane, struct tg_item **items, uint32_t max
     uint32_t n = 0;
     for (; n < max && at != line; at = at->next) {
         struct tg_item *item = tg__container(at, struct tg_item, link);
-        tg__item_foresee(at, at->next);
         if (is_expired(lane, item, now_ns)) {
             break;
         }

@@ -31,6 +31,15 @@ static struct tg_item *carve(struct tg_core *core)
     return slab_item(slab, slab->carved++);
 }
 
+/* Records mostly lie side by side, in one direction: fetches the one that will be asked for in some 100 ns. */
+static inline void foresee(const struct tg_link *at)
+{
+    uintptr_t step = (uintptr_t)at->next - (uintptr_t)at;
+    uintptr_t ahead = (uintptr_t)at + 24 * step;
+    __builtin_prefetch((const void *)ahead, 1);
+    __builtin_prefetch((const void *)(ahead + 64), 1);
+}
+
 /* The record is not cleared: submit writes every field. */
 struct tg_item *tg__item_allocate(struct tg_core *core)
 {
@@ -40,7 +49,7 @@ struct tg_item *tg__item_allocate(struct tg_core *core)
         item = core->allocator.allocate(core->allocator.ctx, sizeof *item);
     } else if (slabs->free.next != NULL) {
         item = tg__container(slabs->free.next, struct tg_item, link);
-        tg__item_foresee(&item->link, item->link.next);
+        foresee(&item->link);
         slabs->free.next = item->link.next;
         slabs->reused++;
     } else {
