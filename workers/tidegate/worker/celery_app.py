@@ -28,6 +28,9 @@ def build(settings: Settings, broker_url: str) -> Celery:
     """
     app = Celery("tidegate", broker=kombu_url(broker_url), set_as_current=False, fixups=[])
     setattr(app, _OWN, True)
+    options: dict[str, Any] = {"socket_keepalive": True, "health_check_interval": 10}
+    if broker_url.startswith("sentinel://"):
+        options["master_name"] = urlsplit(broker_url).path.strip("/").partition("/")[0]
     app.conf.update(
         task_default_queue=settings.queue,
         task_default_exchange=settings.queue,
@@ -37,7 +40,7 @@ def build(settings: Settings, broker_url: str) -> Celery:
         result_backend=None,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
-        broker_transport_options={"socket_keepalive": True, "health_check_interval": 10},
+        broker_transport_options=options,
         broker_connection_timeout=5,
     )
     register_ticket_task(app)
@@ -113,7 +116,14 @@ def kombu_url(url: str) -> str:
 
     >>> kombu_url("unix:///run/valkey.sock?db=2")
     'redis+socket:///run/valkey.sock?virtual_host=2'
+    >>> kombu_url("sentinel://:secret@one:26379,two:26379/main/3")   # the service's name goes by a transport option
+    'sentinel://:secret@one:26379/3;sentinel://:secret@two:26379/3'
     """
+    if url.startswith("sentinel://"):
+        parts = urlsplit(url)
+        login, at, hosts = parts.netloc.rpartition("@")
+        database = parts.path.strip("/").partition("/")[2] or "0"
+        return ";".join(f"sentinel://{login}{at}{host}/{database}" for host in hosts.split(","))
     if url.startswith("unix://"):
         parts = urlsplit(url)
         database = (parse_qs(parts.query).get("db") or ["0"])[0]

@@ -43,7 +43,7 @@ refusals = Refusals()
 
 
 class _TicketChannel:
-    """Reads of both kinds (event loop, polling), guarded."""
+    """Reads of both kinds (event loop, polling), guarded; it writes nothing."""
 
     def _brpop_read(self: Any, **options: Any) -> bool:
         try:
@@ -62,6 +62,10 @@ class _TicketChannel:
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+
+    def _queue_bind(self: Any, *_: Any) -> None:
+        """Tickets go to their queue by its name. The table of bindings is not needed, and a full server refuses to write it:
+        a worker that starts then would not read the tickets that are there."""
 
     def _get(self: Any, queue: str) -> dict[str, Any]:
         with self.conn_or_acquire() as client:
