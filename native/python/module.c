@@ -41,9 +41,10 @@ static PyObject *coarse_index(PyObject *Py_UNUSED(module), PyObject *arg)
 
 static int append_entry(void *ctx, const struct tg_journal_entry *entry)
 {
-    PyObject *tuple = Py_BuildValue("(y#KIKII)", (const char *)entry->token, (Py_ssize_t)sizeof entry->token,
+    PyObject *tuple = Py_BuildValue("(y#KIKIIO)", (const char *)entry->token, (Py_ssize_t)sizeof entry->token,
                                     (unsigned long long)entry->position, (unsigned)entry->attempt,
-                                    (unsigned long long)entry->start_ns, (unsigned)entry->slot, (unsigned)entry->tag);
+                                    (unsigned long long)entry->start_ns, (unsigned)entry->slot, (unsigned)entry->tag,
+                                    entry->blamed ? Py_True : Py_False);
     int failed = tuple == NULL || PyList_Append(ctx, tuple) < 0;
     Py_XDECREF(tuple);
     return failed;
@@ -84,7 +85,9 @@ static PyObject *simulate_plan(PyObject *Py_UNUSED(module), PyObject *arg)
 static PyMethodDef functions[] = {
     {"current", current, METH_NOARGS, "(job_id, index, attempt) of the item that runs here, or None."},
     {"coarse_index", coarse_index, METH_O, "Bucket of a duration, as model.stats.coarse_index."},
-    {"journal_read", journal_read, METH_O, "(pid, created_wall_ns, [(token, position, attempt, start_ns, slot, tag)])"},
+    {"journal_read", journal_read, METH_O, "(pid, created_wall_ns, [(token, position, attempt, start_ns, slot, tag, blamed)])"},
+    {"name_culprits", tg_name_culprits, METH_NOARGS, "From now on, the journal says which item a fatal signal is the end of."},
+    {"blame", tg_blame, METH_NOARGS, "The item that runs on this thread is about to end the process."},
     {"outcomes_read", tg_outcomes_read, METH_O,
      "(pid, unwritten, torn, [(token, position, outcome, attempts, lost, bytes)])"},
     {"simulate_plan", simulate_plan, METH_O, "(planned_ns, failed) of a packed simulation."},

@@ -55,11 +55,14 @@ static struct begun begin(PumpObject *self, RunObject *run, struct tg_item *item
     if (self->first_watched) {
         tg_watch_begin(self, lane, item->mark_ns);
     }
+    struct tg_journal_slot *outer_slot = tg_running_slot;
+    tg_running_slot = tg_slot_at(core, worker->slot);
     PyObject *coroutine = make_coroutine(self, run, item->position);
     if (coroutine != NULL) {
         begun.step = tg_driver_step(self->driver, coroutine, self->ambient.context, (uint64_t)(uintptr_t)flight, &begun.out);
         Py_DECREF(coroutine);
     }
+    tg_running_slot = outer_slot;
     /* The driver says when the step is over; not when there was none, or when the step itself made others. */
     begun.interrupted = self->stepping != stepping ? tg_watch_end(self) : self->first_interrupted;
     if (coroutine == NULL || begun.step == TG_STEP_BROKEN) {

@@ -13,6 +13,7 @@ void tg_pump_stepping(void *owner, uint64_t token, enum tg_step_moment moment)
     }
     struct tg_flight *flight = (struct tg_flight *)(uintptr_t)token;
     const LaneObject *lane = flight->run->lane;
+    tg_running_slot = moment == TG_STEP_BEGINS ? tg_slot_at(self->core, flight->slot) : NULL;
     if ((lane->timeout_ns == 0 && lane->hard_ns == 0) || self->worker == NULL) {
         return;
     }

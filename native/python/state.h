@@ -296,6 +296,17 @@ void tg_settle_pending(CoreObject *core);
 /* An item that ends before it was ever submitted. */
 int tg_run_settle_early(RunObject *run, Py_ssize_t position, enum tg_outcome outcome, PyObject *error);
 
+/* ---- culprit.c ---- */
+/* The journal slot of the item whose code runs on this thread, or NULL. */
+extern _Thread_local struct tg_journal_slot *tg_running_slot __attribute__((tls_model("initial-exec")));
+PyObject *tg_name_culprits(PyObject *module, PyObject *ignored);
+PyObject *tg_blame(PyObject *module, PyObject *ignored);
+
+static inline struct tg_journal_slot *tg_slot_at(const CoreObject *core, uint32_t slot)
+{
+    return core->journal != NULL && slot != TG_NO_SLOT ? &core->journal->slots[slot] : NULL;
+}
+
 /* ---- outcomes.c: the outcome log, when there is one ---- */
 /* The item at `position` returned `value`. May run Python code (an encoder); clears its errors. */
 void tg_record_success(RunObject *run, uint64_t position, unsigned attempts, PyObject *value);

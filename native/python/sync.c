@@ -115,6 +115,8 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
             tg_watchdog_note(core);
         }
     }
+    struct tg_journal_slot *outer_slot = tg_running_slot;
+    tg_running_slot = tg_slot_at(core, worker->slot);
     while ((item = tg_run_take(claimed, now)) != NULL) {
         if (item->group != group) {
             group = item->group;
@@ -164,6 +166,7 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
     if (journal != NULL) {
         tg_journal_end(journal, worker->slot);
     }
+    tg_running_slot = outer_slot;
     return now;
 }
 

@@ -44,6 +44,7 @@ static uint64_t read_slot(struct tg_journal_slot *slot, struct tg_journal_entry 
         entry->start_ns = atomic_load_explicit(&slot->start_ns, memory_order_relaxed);
         entry->attempt = atomic_load_explicit(&slot->attempt, memory_order_relaxed);
         entry->tag = atomic_load_explicit(&slot->tag, memory_order_relaxed);
+        entry->blamed = atomic_load_explicit(&slot->blamed, memory_order_relaxed) == state;
         /* The fields are read before the state is read again. */
         atomic_thread_fence(memory_order_acquire);
         if (atomic_load_explicit(&slot->state, memory_order_relaxed) == state) {

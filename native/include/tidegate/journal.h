@@ -32,7 +32,8 @@ struct tg_journal_slot {
     _Atomic uint64_t start_ns;
     _Atomic uint32_t attempt;
     _Atomic uint32_t tag;
-    uint64_t reserved[2];
+    _Atomic uint64_t blamed; /* the state during which this slot's item was found to end the process */
+    uint64_t reserved;
 };
 enum { TG__SLOT_IDLE = 0, TG__SLOT_WRITING = 1, TG__SLOT_RUNNING = 2 };
 
@@ -87,6 +88,13 @@ static inline void tg_journal_end(struct tg_journal *journal, uint32_t slot)
     atomic_store_explicit(&s->state, sequence | TG__SLOT_IDLE, memory_order_release);
 }
 
+/* The item of this slot is what ends the process. Safe in a signal handler. */
+static inline void tg_journal_blame(struct tg_journal_slot *s)
+{
+    /* Only its own thread calls it, so the state stands still. */
+    atomic_store_explicit(&s->blamed, atomic_load_explicit(&s->state, memory_order_relaxed), memory_order_relaxed);
+}
+
 struct tg_journal_entry {
     uint32_t slot;
     uint32_t tag;
@@ -95,6 +103,7 @@ struct tg_journal_entry {
     uint64_t sequence;
     uint64_t start_ns; /* on the clock of the process that wrote it (CLOCK_MONOTONIC, so comparable on the same boot) */
     uint32_t attempt;
+    int blamed; /* it is what ended the process */
 };
 struct tg_journal_info {
     uint32_t version;

@@ -28,6 +28,13 @@ def _seen() -> None:
     note(os.environ["WITNESS"], item.job_id, item.index, item.attempt)
 
 
+def _who() -> tuple[str, int, int]:
+    item = current_item()
+    assert item is not None
+    assert item.job_id is not None
+    return item.job_id, item.index, item.attempt
+
+
 def double(number: int) -> int:
     _seen()
     return 2 * number
@@ -175,6 +182,34 @@ async def amixed(item: Any) -> list[Any]:
     return _mixed(item)
 
 
+def villain(how: str) -> str:
+    """Runs beside others that take their time; ends the process in one way or another."""
+    _seen()
+    match how:
+        case "segv":
+            ctypes.string_at(0)
+        case "abort":
+            os.abort()
+        case "exit":
+            os._exit(3)
+        case "killed":  # as by the kernel when memory is out: nothing of the process gets a last word
+            os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            time.sleep(0.05)
+    note(os.environ["WITNESS"] + ".ended", *_who())
+    return how
+
+
+async def avillain(how: str) -> str:
+    await asyncio.sleep(0.001)
+    if how == "harmless":
+        _seen()
+        await asyncio.sleep(0.05)
+        note(os.environ["WITNESS"] + ".ended", *_who())
+        return how
+    return villain(how)
+
+
 def register(gate: Tidegate) -> Tidegate:
     """Give ``gate`` all of them."""
     slow_retry = Retry(attempts=3, base=0.6, jitter="none", factor=1.0)
@@ -184,6 +219,8 @@ def register(gate: Tidegate) -> Tidegate:
     gate.task(name="wait_for_file", concurrency=2)(wait_for_file)
     gate.task(name="one_by_one", concurrency=1)(nap)
     gate.task(name="killer", concurrency=1)(killer)
+    gate.task(name="villain", concurrency=4)(villain)
+    gate.task(name="avillain", concurrency=20)(avillain)
     gate.task(name="mixed", concurrency=1)(mixed)
     gate.task(name="amixed", concurrency=1)(amixed)
     gate.task(name="stuck", concurrency=2, hard_timeout=1.0)(stuck)

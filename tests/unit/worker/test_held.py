@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tidegate.ledger.port import Lease, Token
 from tidegate.worker import bits
 from tidegate.worker.crash import Death, overdue_items, salvage
@@ -143,3 +145,56 @@ def test_bitmaps_count_unite_and_complement() -> None:
     assert bits.union(b"\x01\x01", b"\x02") == b"\x03\x01"
     assert not bits.is_set(b"\x01", 9)
     assert struct.unpack("<H", bits.of([0, 15], 16))[0] == 0x8001
+
+
+_BLAMED = """
+import ctypes, faulthandler, os, signal, sys, threading, time
+from pathlib import Path
+from tidegate.executor.host import Host
+from tidegate.executor.journal import name_culprits
+from tidegate.ledger.port import Lease, Token
+from tidegate.model.policy import TaskPolicy
+from tidegate.worker.held import HeldFile, lease_tag
+folder, how = Path(sys.argv[1]), sys.argv[2]
+faulthandler.enable()
+if how != "unwatched":
+    name_culprits()
+lease = Lease(job_id="j", batch=0, token=Token(0, "n"), claimer="w", items=3, first_index=0, payload=b"", task="t")
+HeldFile(folder / "held", 1).write(0, lease_tag(lease), lease)
+host = Host(journal=folder / "journal")
+running = threading.Barrier(3)
+def item(number):
+    running.wait()
+    if number == 1:
+        {"segv": lambda: ctypes.string_at(0), "abort": os.abort, "exit": lambda: os._exit(3),
+         "unwatched": os.abort, "fork": fork}[how]()
+    time.sleep(600)
+def fork():
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+host.lane("t", item, TaskPolicy(concurrency=3)).start(range(3), tag=lease_tag(lease)).wait()
+"""
+
+
+@pytest.mark.parametrize(("how", "named"), [("segv", 1), ("abort", 1), ("exit", 1), ("unwatched", 0), ("fork", 0)])
+def test_the_item_whose_thread_ends_the_process_is_named_among_those_that_ran(
+    tmp_path: Path, how: str, named: bool
+) -> None:
+    """And only there: not when it was not watched for, and not for a child of it that exits."""
+    process = subprocess.run(
+        [sys.executable, "-c", _BLAMED, str(tmp_path), how],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    expected = {"segv": -signal.SIGSEGV, "exit": 3, "fork": -signal.SIGKILL}.get(how, -signal.SIGABRT)
+    assert process.returncode == expected, "it ends as it would have ended"
+    if how in ("segv", "abort"):
+        assert b"in item" in process.stderr, "and the traceback is still shown"
+    found = salvage(tmp_path / "held", tmp_path / "journal", tmp_path / "outcomes")
+    assert found.named == named
+    assert sorted(next(iter(found.running.values()))) == ([1] if named else [0, 1, 2])

@@ -17,7 +17,7 @@ from tidegate.worker import bits
 from tidegate.worker.facts import JobFacts
 from tidegate.worker.settle import Ending, Packer, crash_fingerprint
 from tidegate.worker.slots import Slot
-from tidegate.worker.work import MAX_ERROR_TYPES, OTHER_ERRORS, BatchWork, WorkLane
+from tidegate.worker.work import MAX_ERROR_TYPES, OTHER_ERRORS, SUSPECTED, BatchWork, Phase, WorkLane, crash_counts
 
 FIRST = 100
 
@@ -204,8 +204,8 @@ def test_items_that_crashed_too_often_become_dead_letters_without_being_run() ->
     work = _work(6, crashes=bytes([0, 3, 0, 2, 0, 3]), done_bits=bits.of([5], 6), attempts=bytes([0, 1, 0, 0, 0, 0]))
     work.set_aside_crashed(3)
     assert work.crashed_out == [1], "5 was settled before, 3 has a chance left"
-    assert work.phases() == [bits.of([1, 3, 5], 6), bits.of([0, 1, 2, 4, 5], 6)], "the suspect runs last and alone"
-    work.skip = work.phases()[0]
+    assert work.phases() == [Phase(bits.of([1, 3, 5], 6)), Phase(bits.of([0, 1, 2, 4, 5], 6), alone=True)]
+    work.skip = work.phases()[0].skip
     packer = _packer()
     [done] = packer.pack(work, _settled({0: 0, 2: 2, 4: 4}))
     _, letters = _check([done], work)
@@ -222,7 +222,21 @@ def test_items_that_crashed_too_often_become_dead_letters_without_being_run() ->
 def test_a_batch_of_which_only_crashed_items_are_left_still_has_a_run_to_settle_it() -> None:
     work = _work(3, crashes=bytes([3, 0, 0]), done_bits=bits.of([1, 2], 3))
     work.set_aside_crashed(3)
-    assert work.phases() == [bits.of([0, 1, 2], 3)]
+    assert work.phases() == [Phase(bits.of([0, 1, 2], 3))]
+
+
+def test_a_suspect_runs_alone_and_is_charged_with_nothing() -> None:
+    work = _work(4, crashes=bytes([0, SUSPECTED, SUSPECTED | 2, SUSPECTED | 3]))
+    work.set_aside_crashed(3)
+    assert work.crashed_out == [3]
+    everything = bits.of(range(4), 4)
+    assert work.phases() == [
+        Phase(bits.of([1, 2, 3], 4)),
+        Phase(bits.of([0, 2, 3], 4), alone=True),
+        Phase(bits.of([0, 1, 3], 4), alone=True),
+    ]
+    assert all(phase.skip != everything for phase in work.phases())
+    assert crash_counts(work.lease.crashes) == bytes([0, 0, 2, 3])
 
 
 def test_error_types_of_a_process_are_bounded() -> None:

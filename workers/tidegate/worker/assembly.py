@@ -42,7 +42,7 @@ from tidegate.worker.slots import Slots
 from tidegate.worker.sweeper import Facts, Sweeper
 from tidegate.worker.tickets import TicketSender
 from tidegate.worker.watchdog import Watchdog
-from tidegate.worker.work import BatchWork
+from tidegate.worker.work import BatchWork, crash_counts
 
 if TYPE_CHECKING:
     from tidegate.executor.host import Run
@@ -229,7 +229,7 @@ class Assembly:
             first_index=lease.first_index,
             skip=work.skip,
             attempts=lease.attempts,
-            crashes=lease.crashes,
+            crashes=crash_counts(lease.crashes),
             job_id=lease.job_id,
         )
         if work.lane.limits:

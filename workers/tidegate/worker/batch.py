@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tidegate.clock import SystemClock
@@ -23,6 +23,7 @@ from tidegate.worker.gate import Gate
 from tidegate.worker.held import lease_tag
 from tidegate.worker.leases import LeaseKeeper
 from tidegate.worker.patience import PASSING, Patience
+from tidegate.worker.quiet import Quiet
 from tidegate.worker.settle import fail_all
 from tidegate.worker.signatures import Signatures
 from tidegate.worker.slots import Slot, Slots
@@ -64,6 +65,7 @@ class Bench:
     send_tickets: Callable[[str, str, tuple[int, ...]], int]
     signatures: Signatures
     begin: Callable[[BatchWork, list[object], int], Run]
+    quiet: Quiet = field(default_factory=Quiet)
 
 
 class TicketRunner:
@@ -175,20 +177,35 @@ class TicketRunner:
         bench = self._bench
         work.set_aside_crashed(work.lane.policy.max_crashes)
         phases = work.phases()
-        for number, skip in enumerate(phases):
+        for number, phase in enumerate(phases):
             if number and not self._may_go_on(work):
                 break
-            self._run_phase(work, items, shape, skip)
+            if phase.alone:
+                self._run_alone(work, items, shape, phase.skip)
+            else:
+                with bench.quiet.together(lambda: not self._may_go_on(work)):
+                    self._run_phase(work, items, shape, phase.skip)
             if number < len(phases) - 1:
                 bench.committer.part(work)
+        if work.run is None:  # it was never its turn to run alone
+            self._hand_back(work)
         return self._next(visit, work)
+
+    def _run_alone(self, work: BatchWork, items: list[object], shape: int, skip: bytes) -> None:
+        """What may end the process runs when nothing else does: nobody is interrupted, and a death names it."""
+        bench = self._bench
+
+        def hush() -> None:
+            for other in bench.keeper.works():
+                if other is not work:
+                    other.stop_starting()
+
+        with bench.quiet.alone(hush, lambda: not self._may_go_on(work)) as granted:
+            if granted:
+                self._run_phase(work, items, shape, skip)
 
     def _run_phase(self, work: BatchWork, items: list[object], shape: int, skip: bytes) -> None:
         bench = self._bench
-        suspect = bool(work.lease.crashes)
-        if suspect:  # what other slots have finished must not have to be repeated if the process dies now
-            for other in bench.keeper.works():
-                bench.committer.part(other)
         with work.lock:
             work.skip = skip
             run = work.run = bench.begin(work, items, shape)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidegate.executor.journal import read_journal
+from tidegate.executor.journal import JournalEntry, read_journal
 from tidegate.executor.outlog import OutcomesRead, Recorded, read_outcomes
 from tidegate.worker.held import HeldLease, read_held
 
@@ -58,6 +58,8 @@ class Salvage:
     held: list[HeldLease]
     running: Mapping[bytes, Collection[int]]
     ended: Mapping[bytes, Mapping[int, Recorded]] = field(default_factory=dict)
+    #: ``running`` is what ended the process. Otherwise it is one of them, and nobody knows which.
+    named: bool = True
 
     @property
     def suspects(self) -> int:
@@ -78,11 +80,14 @@ def salvage(
     for record in _recorded(outcomes_path).records:
         if record.tag in tags:
             ended.setdefault(record.tag, {}).setdefault(record.position, record)
+    entries = _entries(journal_path)
+    culprits = guilty or {(entry.tag, entry.position) for entry in entries if entry.blamed}
     running: dict[bytes, set[int]] = {}
-    for tag, position in guilty or running_items(journal_path):
+    for tag, position in culprits or {(entry.tag, entry.position) for entry in entries}:
         if tag in tags and position not in ended.get(tag, ()):
             running.setdefault(tag, set()).add(position)
-    return Salvage(held, running, ended)
+    alone = sum(len(positions) for positions in running.values()) == 1
+    return Salvage(held, running, ended, named=bool(culprits) or alone)
 
 
 def _recorded(path: Path) -> OutcomesRead:
@@ -119,10 +124,10 @@ def overdue_items(held_path: Path, journal_path: Path) -> frozenset[Suspect]:
     )
 
 
-def running_items(journal_path: Path) -> list[Suspect]:
+def _entries(journal_path: Path) -> list[JournalEntry]:
     """Items that a process, alive or dead, is running by its journal."""
     try:
-        return [(entry.tag, entry.position) for entry in read_journal(journal_path)]
+        return read_journal(journal_path)
     except (OSError, ValueError) as error:
         log.warning("crash journal not readable path=%s reason=%s", journal_path.name, error)
         return []

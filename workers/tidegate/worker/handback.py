@@ -1,6 +1,7 @@
 """HandBack: what the supervisor does for a process that died. Its leases go back at once, and what was running is charged.
 
-Items that were running when the process died are charged with a crash, and they alone. Items that had ended and were not
+The item that ended the process is charged with a crash, and it alone. When several were running and nobody knows which it
+was, they are suspected, and not charged: each runs next alone in its process. Items that had ended and were not
 yet committed are committed here, from the outcome log; items that had not started are not blamed. An item that has crashed
 too often becomes a dead letter when its batch is claimed next: whoever claims it has the arguments, and finds the account
 of the crash stored here.
@@ -21,6 +22,7 @@ from tidegate.worker.ended import Ended, ended_items
 from tidegate.worker.held import HeldLease
 from tidegate.worker.patience import PASSING
 from tidegate.worker.settle import crash_fingerprint
+from tidegate.worker.work import SUSPECTED, crash_count
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class HandBack:
         self._ledger = ledger
         self._running = found.running
         self._ended = found.ended
+        self._named = found.named
         self._death = death
         self._send_tickets = send_tickets
         self._asked = [held for held in found.held if held.asked]
@@ -111,9 +114,9 @@ class HandBack:
         crashes = bytearray(held.crashes or bytes(held.items))
         for position in positions:
             if position < held.items:
-                crashes[position] = min(255, crashes[position] + 1)
+                crashes[position] = self._after_crash(crashes[position])
         traces = dict(ended.traces)
-        if positions:
+        if positions and self._named:
             traces[crash_fingerprint(held.task)] = self._account(held, positions)
         return Settlement(
             settled=len(ended.positions),
@@ -129,6 +132,10 @@ class HandBack:
             attempts=held.attempts,
             crashes=bytes(crashes) if positions else b"",
         )
+
+    def _after_crash(self, byte: int) -> int:
+        """One of several that were running is not charged: it runs next alone, and then it will be known."""
+        return min(SUSPECTED - 1, crash_count(byte) + 1) if self._named else byte | SUSPECTED
 
     def _account(self, held: HeldLease, positions: Collection[int]) -> str:
         """What is known of the crash, as the dead letter's trace."""
@@ -158,8 +165,9 @@ class HandBack:
             self._send_tickets(held.queue, held.job_id, reply.tickets)
         items = sorted(held.first_index + position for position in positions)
         log.warning(
-            "lease handed back job=%s batch=%d charged_items=%s committed=%d lost=%d",
-            *(held.job_id, held.batch, items[:20] if items else "none", len(ended.positions), ended.lost),
+            "lease handed back job=%s batch=%d %s_items=%s committed=%d lost=%d",
+            *(held.job_id, held.batch, "charged" if self._named else "suspected"),
+            *(items[:20] if items else "none", len(ended.positions), ended.lost),
         )
 
     def _send_on(self, held: HeldLease) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from tidegate.errors import TidegateError
+from tidegate.executor.journal import name_culprits
 from tidegate.settings import Settings
 from tidegate.worker import logs
 from tidegate.worker.assembly import Assembly
@@ -78,6 +79,7 @@ class Process:
             if self._signals:
                 return 0
             parts = Assembly(app, settings, self._arguments, replace=self._replace)
+            name_culprits()
         except TidegateError as error:
             log.error("cannot start: %s", error)
             return error.exit_code

@@ -23,7 +23,7 @@ from tidegate.model.stats import coarse_index
 from tidegate.model.wire import encode_argument, encode_failures, encode_results, split_items
 from tidegate.worker import bits
 from tidegate.worker.facts import JobFacts
-from tidegate.worker.work import DEAD_LETTER, BatchWork
+from tidegate.worker.work import DEAD_LETTER, BatchWork, crash_count
 
 if TYPE_CHECKING:
     from tidegate.executor.host import ItemFailure, Settled
@@ -294,7 +294,7 @@ def _unstorable(index: int, position: int, reason: str) -> _OwnFailure:
 
 def _given_up(work: BatchWork, position: int) -> _OwnFailure:
     lease = work.lease
-    crashes = lease.crashes[position]
+    crashes = crash_count(lease.crashes[position])
     other = lease.attempts[position] if position < len(lease.attempts) else 0
     return _OwnFailure(
         position=position,

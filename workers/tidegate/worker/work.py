@@ -66,6 +66,29 @@ def add_bounded(total: Counter[str], more: Counter[str]) -> None:
         total[name if known else OTHER_ERRORS] += count
 
 
+#: In an item's byte of crashes: it was running when its process died, with others, and nobody knows who did it. Such an
+#: item is not charged; it runs next alone in its process, so that another death names it. The other bits count crashes.
+SUSPECTED = 0x80
+
+
+def crash_count(byte: int) -> int:
+    """Crashes that an item is charged with."""
+    return byte & ~SUSPECTED
+
+
+def crash_counts(crashes: bytes) -> bytes:
+    """The same for a batch."""
+    return bytes(crash_count(byte) for byte in crashes)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One run of a batch: what to skip, and whether nothing else may run in the process meanwhile."""
+
+    skip: bytes
+    alone: bool = False
+
+
 class BatchWork:
     """A leased batch and its run. ``lock`` is held around taking outcomes from the run and committing them."""
 
@@ -136,7 +159,7 @@ class BatchWork:
 
     def set_aside_crashed(self, max_crashes: int) -> None:
         """Items that ended their process too often are not run again."""
-        crashes = self.lease.crashes
+        crashes = crash_counts(self.lease.crashes)
         if not crashes or max(crashes) < max_crashes:
             return
         done = self.lease.done_bits
@@ -147,19 +170,19 @@ class BatchWork:
         ]
         self.skip = bits.union(done, bits.of(self.crashed_out, self.lease.items))
 
-    def phases(self) -> list[bytes]:
-        """What to skip in each run of the batch: one run, unless items have crashed before.
+    def phases(self) -> list[Phase]:
+        """The runs of the batch: one, unless items have ended their process before, or are suspected of it.
 
-        Such suspects run last, each alone, after what the others did was committed: when one of them takes its process
-        along again, nothing of this batch has to be repeated.
+        Those run last, each alone in the process: when one of them takes its process along again, it is named, and nobody
+        else is interrupted.
         """
         crashes, items = self.lease.crashes, self.lease.items
         if not crashes:
-            return [self.skip]
+            return [Phase(self.skip)]
         suspects = [at for at, times in enumerate(crashes) if times and not bits.is_set(self.skip, at)]
         innocents = bits.union(self.skip, bits.of(suspects, items))
-        phases = [innocents] if bits.count(innocents) < items or not suspects else []
-        return phases + [bits.missing(bits.of([at], items), items) for at in suspects]
+        phases = [Phase(innocents)] if bits.count(innocents) < items or not suspects else []
+        return phases + [Phase(bits.missing(bits.of([at], items), items), alone=True) for at in suspects]
 
     def cancel(self, message: str) -> None:
         """End what waits as cancelled; tell what runs."""

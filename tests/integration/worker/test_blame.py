@@ -1,0 +1,50 @@
+"""Who ends a process is charged for it, and nobody else, however many ran beside it and however the process ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import Site, wait_until
+from tidegate.testing.chaos import witness
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.mark.parametrize("task", ["villain", "avillain"])
+@pytest.mark.parametrize(("how", "runs"), [("segv", 3), ("abort", 3), ("exit", 3), ("killed", 4)])
+def test_the_villain_among_four_is_given_up_and_the_others_are_innocent(
+    site: Site, task: str, how: str, runs: int
+) -> None:
+    """Killed from outside, it is not known at first, and runs once more: alone."""
+    tree = site.start(lease_s=60, slots=2).ready()
+    items = ["harmless"] * 24
+    items[9] = how
+    job = site.task(task).map(items, batch_size=12)
+    job.wait(timeout=100)
+    assert site.outcomes(job) == {"succeeded": 23, "crashed": 1}
+    [failure] = job.failures()
+    assert (failure.index, failure.attempts) == (9, 3)
+    assert site.testimony(job).by_index[9] == runs
+    ended = witness.read(f"{site.witness}.ended", job.id).by_index
+    assert set(ended.values()) == {1}, "no innocent ended twice"
+    assert len(ended) == 23
+    charged = [line.split("charged_items=")[1] for line in tree.log.splitlines() if "charged_items=[" in line]
+    assert [line.startswith("[9]") for line in charged] == [True] * 3
+    assert ("suspected_items=[" in tree.log) == (how == "killed")
+    assert job.progress().lost_leases == 0
+    assert tree.stop() == 0
+
+
+def test_a_process_that_is_killed_by_somebody_costs_nobody_a_crash(site: Site) -> None:
+    tree = site.start(lease_s=60, slots=1).ready()
+    job = site.task("villain").map(["harmless"] * 40, batch_size=20)
+    for kill in range(1, 5):
+        wait_until(lambda kill=kill: job.progress().done >= kill * 2, "it goes on")
+        [child] = tree.children()
+        child.kill()
+        wait_until(lambda kill=kill: tree.log.count(" ready worker=") > kill, "another took its place")
+    job.wait(timeout=60)
+    assert site.outcomes(job) == {"succeeded": 40}
+    ended = witness.read(f"{site.witness}.ended", job.id).by_index
+    assert len(ended) == 40
+    assert tree.stop() == 0

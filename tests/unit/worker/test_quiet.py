@@ -1,0 +1,77 @@
+"""One alone, or many together: never both."""
+
+from __future__ import annotations
+
+import threading
+
+from tidegate.worker.quiet import Quiet
+
+
+def test_nobody_runs_beside_one_that_runs_alone() -> None:
+    quiet = Quiet()
+    inside: list[str] = []
+    overlaps: list[list[str]] = []
+    lock = threading.Lock()
+
+    def step(name: str, bad: bool) -> None:
+        with lock:
+            inside.append(name)
+            if bad:
+                overlaps.append(list(inside))
+        with lock:
+            inside.remove(name)
+
+    def together() -> None:
+        for _ in range(200):
+            with quiet.together(lambda: False):
+                step("together", "alone" in inside)
+
+    def alone() -> None:
+        for _ in range(20):
+            with quiet.alone(lambda: None, lambda: False) as granted:
+                assert granted
+                step("alone", len(inside) > 0)
+
+    threads = [threading.Thread(target=target) for target in (together, together, alone, alone)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert overlaps == []
+
+
+def test_who_waits_to_be_alone_hushes_the_others_and_goes_before_new_ones() -> None:
+    quiet = Quiet()
+    hushed, ended, order = threading.Event(), threading.Event(), []
+
+    def long() -> None:
+        with quiet.together(lambda: False):
+            running.set()
+            assert hushed.wait(30)
+        ended.set()
+
+    def late() -> None:
+        assert hushed.wait(30)
+        with quiet.together(lambda: False):
+            order.append("late")
+
+    running = threading.Event()
+    threads = [threading.Thread(target=long), threading.Thread(target=late)]
+    for thread in threads:
+        thread.start()
+    assert running.wait(30)
+    with quiet.alone(hushed.set, lambda: False) as granted:
+        assert granted
+        assert ended.wait(30)
+        order.append("alone")
+    for thread in threads:
+        thread.join(30)
+    assert order == ["alone", "late"]
+
+
+def test_who_gives_up_waiting_does_not_run_and_holds_up_nobody() -> None:
+    quiet = Quiet()
+    with quiet.together(lambda: False), quiet.alone(lambda: None, lambda: True) as granted:
+        assert not granted
+    with quiet.together(lambda: False), quiet.together(lambda: False):
+        pass
