@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import redis
@@ -15,11 +14,11 @@ from tidegate.errors import LedgerError, LedgerUnavailable, SubmissionConflict
 from tidegate.ledger import health, keys, reading
 from tidegate.ledger.calls import Arg, Caller, Interceptor, malformed
 from tidegate.ledger.connection import connect, safe_url
-from tidegate.ledger.index import JobIndex, WorkerRegistry
+from tidegate.ledger.index import WorkerRegistry
+from tidegate.ledger.jobreader import JobReader
 from tidegate.ledger.port import (
     Appended,
     Committed,
-    Cursor,
     Lease,
     Nothing,
     Opened,
@@ -27,7 +26,6 @@ from tidegate.ledger.port import (
     Settlement,
     Swept,
 )
-from tidegate.ledger.presence import Presence
 from tidegate.ledger.replies import (
     encode_settlement,
     encode_spec,
@@ -35,17 +33,14 @@ from tidegate.ledger.replies import (
     lease_from,
     next_from,
     nothing_from,
-    progress_from,
 )
 from tidegate.model.job import BatchPayload, JobSpec, Progress
-from tidegate.model.outcome import FailureRecord
 
 _CANCEL_PAGE = 200
-_EVENT_JOBS = 10_000
 _SLOTS_AGE_S = 1.0
 
 
-class RedisLedger:
+class RedisLedger(JobReader):
     """The port ``tidegate.ledger.port.Ledger`` on a redis-py client. Safe to share between threads and across a fork.
 
     ``tries``: how often a request is sent before ``LedgerUnavailable``; the client itself should not retry.
@@ -68,11 +63,8 @@ class RedisLedger:
     ) -> None:
         self.client = client
         self.where = where or "the configured address"
-        self._caller = Caller(client, where=self.where, tries=tries, skew_ms=skew_ms, interceptor=interceptor)
-        self._index = JobIndex(self._caller)
+        super().__init__(Caller(client, where=self.where, tries=tries, skew_ms=skew_ms, interceptor=interceptor))
         self._registry = WorkerRegistry(self._caller)
-        self._presence = Presence(self._caller)
-        self._events: OrderedDict[str, int] = OrderedDict()
         self._slots = 0
         self._slots_at = float("-inf")
 
@@ -283,63 +275,6 @@ class RedisLedger:
         return self._index.take_turn(sweeper, turn_ms)
 
     # -- people ------------------------------------------------------------------------------------------------
-    def progress(self, job_id: str) -> Progress:
-        """See the port."""
-        found = self._look(job_id)
-        if found is None:
-            raise self._presence.missing(job_id)
-        return found
-
-    def jobs(self, limit: int = 50) -> list[Progress]:
-        """See the port."""
-        found: list[Progress] = []
-        start = 0
-        while len(found) < limit:
-            page = self._index.newest(start, limit)
-            found += [progress for progress in map(self._look, page) if progress is not None]
-            if len(page) < limit:
-                break
-            start += len(page)
-        return found[:limit]
-
-    def stats(self, job_id: str) -> dict[str, int]:
-        """See the port."""
-        return reading.stats(self._caller, job_id)
-
-    def errors(self, job_id: str) -> dict[str, int]:
-        """See the port."""
-        return {name: int(count) for name, count in reading.texts(self._caller, job_id, "errors").items()}
-
-    def traces(self, job_id: str) -> dict[str, str]:
-        """See the port."""
-        return reading.texts(self._caller, job_id, "traces")
-
-    def read_results(
-        self, job_id: str, cursor: Cursor, *, count: int = 16, block_ms: int | None = None
-    ) -> tuple[list[bytes], Cursor]:
-        """See the port."""
-        return reading.blocks(self._caller, keys.job_key(job_id, "results"), cursor, count=count, block_ms=block_ms)
-
-    def read_failures(self, job_id: str) -> Iterator[FailureRecord]:
-        """See the port."""
-        return reading.failures(self._caller, keys.job_key(job_id, "dead"))
-
-    def read_outcomes(
-        self, job_id: str, results: Cursor, failures: Cursor, *, count: int = 64, block_ms: int | None = None
-    ) -> tuple[list[bytes], Cursor, list[FailureRecord], Cursor]:
-        """See the port."""
-        return reading.outcomes(self._caller, job_id, results, failures, count=count, block_ms=block_ms)
-
-    def wait_event(self, job_id: str, *, block_ms: int) -> None:
-        """See the port. Events since this ledger's last ``progress`` of the job count: none is missed in between."""
-        since = self._events.get(job_id)
-        if since is None:
-            self.progress(job_id)
-            since = self._events[job_id]
-        last = reading.event(self._caller, keys.job_key(job_id, "events"), since, block_ms=block_ms)
-        if last is not None:
-            self._events[job_id] = last
-
     def cancel(self, job_id: str, reason: str = "") -> Progress:
         """See the port."""
         ended = False
@@ -385,19 +320,6 @@ class RedisLedger:
         return self._presence.incarnation()
 
     # -- inside ------------------------------------------------------------------------------------------------
-    def _look(self, job_id: str) -> Progress | None:
-        found = progress_from(job_id, self._caller.job("progress", job_id))
-        if found is None:
-            return None
-        progress, event = found
-        if progress.spec is not None:
-            self._presence.knows(job_id, progress.spec.ttl_s)
-        self._events[job_id] = event
-        self._events.move_to_end(job_id)
-        while len(self._events) > _EVENT_JOBS:
-            self._events.popitem(last=False)
-        return progress
-
     def _progress_after(self, job_id: str, ended: bool) -> Progress:
         if ended:
             self._sweep_out(job_id)
