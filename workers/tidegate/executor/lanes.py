@@ -29,8 +29,8 @@ class Breaker:
     It opens when, of at least ``min_calls`` attempts that ended within ``window`` seconds, a share of ``failure_ratio``
     failed. Open, nothing starts for ``open_for`` seconds: items wait, or with ``refuse`` they fail at once. Then ``probes``
     attempts run; when all succeed it closes, when one fails it opens again. ``key``: a function of the item's arguments;
-    each key (text, a whole number or bytes) has a circuit of its own, and an item whose key is ``None`` has none. Failures that are
-    not to be retried say nothing about the other side and do not count.
+    each key (text, a whole number or bytes) has a circuit of its own, and an item whose key is ``None`` has none. Failures
+    that are not to be retried say nothing about the other side and do not count.
 
     >>> Breaker(failure_ratio=0)
     Traceback (most recent call last):
