@@ -12,6 +12,7 @@ from typing import Any
 from tidegate.errors import ConfigurationError
 from tidegate.executor import _native
 from tidegate.executor.ccalls import AnyRun, CRun, part_of
+from tidegate.executor.forks import renew_lock_in_children
 from tidegate.executor.host import Host, Lane, Run
 from tidegate.executor.kinds import CFunction, kind_of
 from tidegate.executor.lanes import Breaker, HostLimit
@@ -87,6 +88,7 @@ class Executor:
         self._lanes: dict[tuple[int, bool], Lane] = {}
         self._known: tuple[object, int] = (None, 0)  # the last function: telling its kind costs as much as running many
         self._lock = threading.Lock()
+        renew_lock_in_children(self)
         self._host = Host(threads=threads, max_items=100_000_000, name=name, slabs=slabs, capture=capture_error)
         self._limits, self._keys = self._make_limits(rate, burst, limits, breaker)
         mark = memory_limit if memory_limit is not None else int(memory_limit_bytes() * 0.8)

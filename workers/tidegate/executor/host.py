@@ -18,6 +18,7 @@ from typing import Any
 from tidegate.errors import ConfigurationError, ExecutorClosed, ExecutorFull
 from tidegate.executor import _native
 from tidegate.executor.failure import ItemFailure, capture
+from tidegate.executor.forks import renew_lock_in_children
 from tidegate.executor.kinds import CFunction, as_coroutine, kind_of
 from tidegate.executor.lanes import Breaker, HostLimit, lane_options, rate_limit
 from tidegate.executor.loops import LoopThread
@@ -186,6 +187,7 @@ class Host:
         self._max_items = max_items
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        renew_lock_in_children(self)
         self._lanes: dict[str, Lane] = {}
         self._paused = False
         self._closed = False

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+from tidegate.errors import ExecutorClosed
 from tidegate.executor import _native
 from tidegate.executor.kinds import as_coroutine
 
@@ -34,12 +35,23 @@ class LoopThread:
         self.thread.start()
         self._ready.wait()
         if self._error is not None:
+            if isinstance(
+                self._error, RuntimeError
+            ):  # "can't register atexit after shutdown", "can't start new thread"
+                raise ExecutorClosed(
+                    "no event loop could be started", remedy="create executors earlier"
+                ) from self._error
             raise self._error
 
     def _main(self) -> None:
-        loop = new_loop()
-        asyncio.set_event_loop(loop)
-        loop.call_soon(self._begin, loop)
+        try:
+            loop = new_loop()
+            asyncio.set_event_loop(loop)
+            loop.call_soon(self._begin, loop)
+        except BaseException as error:  # noqa: BLE001 - an interpreter that ends refuses imports and much else
+            self._error = error
+            self._ready.set()  # whoever waits in __init__ may hold a lock that the end of the interpreter needs
+            return
         try:
             loop.run_forever()
         finally:

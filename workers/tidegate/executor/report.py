@@ -8,6 +8,7 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tidegate.executor.forks import renew_lock_in_children
 from tidegate.executor.memory import MemoryGuard
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.stats import Distribution, distributions
@@ -128,6 +129,7 @@ class Totals:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        renew_lock_in_children(self)
         self._counts: Counter[str] = Counter()
         self._stats: dict[str, int] = {}
         self._errors: Counter[str] = Counter()
