@@ -177,21 +177,19 @@ class TicketRunner:
         bench = self._bench
         work.set_aside_crashed(work.lane.policy.max_crashes)
         phases = work.phases()
-        for number, phase in enumerate(phases):
-            if number and not self._may_go_on(work):
-                break
-            if phase.alone:
-                self._run_alone(work, items, shape, phase.skip)
-            else:
+        apart = [phase.skip for phase in phases if phase.alone]
+        if apart:
+            self._run_alone(work, items, shape, apart)
+            bench.committer.part(work)
+        for phase in phases:
+            if not phase.alone and (not apart or self._may_go_on(work)):
                 with bench.quiet.together(lambda: not self._may_go_on(work)):
                     self._run_phase(work, items, shape, phase.skip)
-            if number < len(phases) - 1:
-                bench.committer.part(work)
         if work.run is None:  # it was never its turn to run alone
             self._hand_back(work)
         return self._next(visit, work)
 
-    def _run_alone(self, work: BatchWork, items: list[object], shape: int, skip: bytes) -> None:
+    def _run_alone(self, work: BatchWork, items: list[object], shape: int, skips: list[bytes]) -> None:
         """What may end the process runs when nothing else does: nobody is interrupted, and a death names it."""
         bench = self._bench
 
@@ -201,7 +199,10 @@ class TicketRunner:
                     other.stop_starting()
 
         with bench.quiet.alone(hush, lambda: not self._may_go_on(work)) as granted:
-            if granted:
+            for skip in skips if granted else ():
+                if not self._may_go_on(work):
+                    break
+                bench.committer.part(work)
                 self._run_phase(work, items, shape, skip)
 
     def _run_phase(self, work: BatchWork, items: list[object], shape: int, skip: bytes) -> None:

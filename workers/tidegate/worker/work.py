@@ -173,8 +173,8 @@ class BatchWork:
     def phases(self) -> list[Phase]:
         """The runs of the batch: one, unless items have ended their process before, or are suspected of it.
 
-        Those run last, each alone in the process: when one of them takes its process along again, it is named, and nobody
-        else is interrupted.
+        Those run first, each alone in the process: when one of them takes its process along again, it is named, and nobody
+        else is interrupted. What was interrupted has waited longest.
         """
         crashes, items = self.lease.crashes, self.lease.items
         if not crashes:
@@ -182,7 +182,7 @@ class BatchWork:
         suspects = [at for at, times in enumerate(crashes) if times and not bits.is_set(self.skip, at)]
         innocents = bits.union(self.skip, bits.of(suspects, items))
         phases = [Phase(innocents)] if bits.count(innocents) < items or not suspects else []
-        return phases + [Phase(bits.missing(bits.of([at], items), items), alone=True) for at in suspects]
+        return [Phase(bits.missing(bits.of([at], items), items), alone=True) for at in suspects] + phases
 
     def cancel(self, message: str) -> None:
         """End what waits as cancelled; tell what runs."""
