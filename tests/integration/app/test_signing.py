@@ -60,14 +60,15 @@ def site(ledger_url: str) -> Iterator[Site]:
         gate.close()
 
 
-def _refused(site: Site, job: Job[Any], signing_key: str, why: str) -> Progress:
-    """The job is run by nobody: parked with what to do, counted, and kept in the quarantine."""
+def _refused(site: Site, job: Job[Any], signing_key: str, why: str, *, first_intact: int = 20) -> Progress:
+    """Nobody runs it: parked with what to do, counted, and kept in the quarantine. Items from ``first_intact`` on are in a
+    batch that nobody touched, which another slot may have run before the job was parked."""
     counted = transport.refusals.count
     stands = site.run(job, signing_key)
     assert stands.state is JobState.PARKED
     assert why in stands.reason
     assert "resume the job" in stands.reason
-    assert stands.attempts == 0
+    assert stands.attempts <= 20 - first_intact
     assert transport.refusals.count > counted
     kept = Quarantine(site.client()).newest(10)
     assert any(why in refusal.reason and job.id in refusal.reason for refusal in kept)
@@ -126,7 +127,7 @@ def test_an_altered_payload_is_refused(site: Site) -> None:
     payload = bytearray(site.client().hget(job_key(job.id, "payloads"), 0))
     payload[-1] ^= 1
     site.client().hset(job_key(job.id, "payloads"), 0, bytes(payload))
-    _refused(site, job, KEY, "the batch was altered")
+    _refused(site, job, KEY, "the batch was altered", first_intact=10)
 
 
 def test_a_payload_in_the_place_of_another_is_refused(site: Site) -> None:
@@ -134,7 +135,7 @@ def test_a_payload_in_the_place_of_another_is_refused(site: Site) -> None:
     job = site.submit(KEY)
     second = site.client().hget(job_key(job.id, "payloads"), 1)
     site.client().hset(job_key(job.id, "payloads"), 0, second)
-    _refused(site, job, KEY, "the batch was altered")
+    _refused(site, job, KEY, "the batch was altered", first_intact=10)
     other = site.submit(KEY)
     foreign = site.client().hget(job_key(job.id, "payloads"), 1)
     site.client().hset(job_key(other.id, "payloads"), 1, foreign)
