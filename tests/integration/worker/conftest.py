@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -82,10 +83,20 @@ class Tree:
 
     def children(self) -> list[psutil.Process]:
         """Live worker processes."""
-        try:
-            return [child for child in psutil.Process(self.process.pid).children() if child.status() != "zombie"]
-        except psutil.NoSuchProcess:
-            return []
+        return self._named("tidegate.worker.process")
+
+    def templates(self) -> list[psutil.Process]:
+        """What worker processes are forked from: one, as a rule."""
+        return self._named("tidegate.worker.template")
+
+    def _named(self, module: str) -> list[psutil.Process]:
+        found = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.process.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if module in child.cmdline() and child.status() != "zombie":
+                        found.append(child)
+        return found
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -100,7 +111,7 @@ class Tree:
 
     def kill_all(self) -> None:
         """The whole tree at once, as a power cut would."""
-        children = self.children()
+        children = [*self.children(), *self.templates()]
         self.process.kill()
         for child in children:
             child.kill()

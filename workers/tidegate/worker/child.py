@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate.worker.held import Header, Stage, read_held
+from tidegate.worker.spawner import Started
 
 #: A process that was ready for so long was well; its death starts a new count.
 _WELL_S = 10.0
@@ -22,7 +22,7 @@ class Child:
     name: str
     folder: Path
     starts: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    process: Started | None = None
     started: float = 0.0
     ready_at: float = 0.0
     start_due: float = 0.0
@@ -73,7 +73,7 @@ class Child:
             self.ready_at = now
             self.ever_ready = True
 
-    def begin(self, process: subprocess.Popen[bytes]) -> None:
+    def begin(self, process: Started) -> None:
         """A process was started in this place."""
         self.process = process
         self.started = self.beat_at = time.monotonic()

@@ -17,9 +17,11 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from tidegate.errors import TidegateError
 from tidegate.executor.journal import name_culprits
@@ -151,7 +153,7 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Parse the command line that the supervisor wrote, and live."""
     parser = argparse.ArgumentParser(prog="python -m tidegate.worker.process")
     parser.add_argument("app")
@@ -166,12 +168,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return Process(parser.parse_args(arguments)).run()
 
 
-if __name__ == "__main__":
+def live_and_exit(arguments: Sequence[str]) -> NoReturn:
+    """``main``, and the end of the process."""
+    code = 1
     try:
-        code = main()
-    finally:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        code = main(arguments)
+    except SystemExit as error:  # argparse
+        code = error.code if isinstance(error.code, int) else 2
+    except BaseException:  # noqa: BLE001 - the process ends here
+        traceback.print_exc()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
     # User code that is stuck in a thread must not keep the process from ending.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    live_and_exit(sys.argv[1:])

@@ -13,7 +13,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,6 +29,7 @@ from tidegate.worker.handback import HandBack
 from tidegate.worker.held import Stage
 from tidegate.worker.process import EXIT_REPLACE, HANDED_DOWN
 from tidegate.worker.seam import WorkerApp
+from tidegate.worker.spawner import Spawner
 from tidegate.worker.tickets import TicketSender
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class Supervisor:
         self._children = [
             Child(number, f"{host}-{os.getpid()}.{number}", self._folder) for number in range(settings.processes)
         ]
+        self._spawner = Spawner(self._environment())
         self._signals: list[int] = []
         self._stopping_since = 0.0
         self._asked = 0
@@ -127,13 +128,13 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         child.starts += 1
         options = {name: getattr(self._settings, name) for name in HANDED_DOWN}
-        command = [sys.executable, "-m", "tidegate.worker.process", self._reference]
-        command += ["--name", child.name, "--queues", self._queues, "--options", json.dumps(options)]
-        command += ["--held", str(child.held_path), "--journal", str(child.journal_path)]
-        command += ["--outcomes", str(child.outcomes_path)]
-        command += ["--parent", str(os.getpid()), "--restarts", str(child.starts - 1)]
+        arguments = [self._reference]
+        arguments += ["--name", child.name, "--queues", self._queues, "--options", json.dumps(options)]
+        arguments += ["--held", str(child.held_path), "--journal", str(child.journal_path)]
+        arguments += ["--outcomes", str(child.outcomes_path)]
+        arguments += ["--parent", str(os.getpid()), "--restarts", str(child.starts - 1)]
         # In a session of its own: Ctrl-C reaches the supervisor alone, and it decides what to say to whom.
-        child.begin(subprocess.Popen(command, env=self._environment(), start_new_session=True))
+        child.begin(self._spawner.start(arguments))
 
     def _environment(self) -> dict[str, str]:
         """Where the ledger is goes by the environment: command lines can be read by everybody."""
@@ -287,6 +288,7 @@ class Supervisor:
 
     def _clean_up(self) -> None:
         signal.set_wakeup_fd(-1)
+        self._spawner.close()
         self._tell(signal.SIGKILL)  # only when we are leaving because of an error of our own
         for thread in self._salvaging:
             thread.join(2.0)
