@@ -72,6 +72,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->steal_ns = 200000;
     self->idle_ns = 10000000000u;
     self->max_threads = max_threads ? max_threads : 1;
+    self->threads_given = max_threads != 0;
     self->pid = getpid();
     for (int i = 0; i < TG_PUMPS; i++) {
         self->pump_fds[i] = -1;

@@ -107,18 +107,9 @@ static int help(RunObject *self, uint64_t deadline_ns)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-static PyObject *run_wait(RunObject *self, PyObject *args)
+static PyObject *wait_until(RunObject *self, uint64_t deadline_ns, int may_help)
 {
-    long long timeout_ns;
-    int may_help;
-    if (!PyArg_ParseTuple(args, "Lp", &timeout_ns, &may_help)) {
-        return NULL;
-    }
     CoreObject *core = self->core;
-    if (core->core == NULL || tg_core_check(core->core) == TG_FORKED) {
-        return tg_raise_status(core->state, core->core ? TG_FORKED : TG_CLOSED, "run");
-    }
-    uint64_t deadline_ns = timeout_ns < 0 ? TG_NEVER : tg_core_now(core->core) + (uint64_t)timeout_ns;
     while (!is_done(self)) {
         tg_settle_pending(core);
         if (is_done(self)) {
@@ -146,6 +137,31 @@ static PyObject *run_wait(RunObject *self, PyObject *args)
     }
     tg_settle_pending(core);
     Py_RETURN_TRUE;
+}
+
+static PyObject *run_wait(RunObject *self, PyObject *args)
+{
+    long long timeout_ns;
+    int may_help;
+    if (!PyArg_ParseTuple(args, "Lp", &timeout_ns, &may_help)) {
+        return NULL;
+    }
+    CoreObject *core = self->core;
+    if (core->core == NULL || tg_core_check(core->core) == TG_FORKED) {
+        return tg_raise_status(core->state, core->core ? TG_FORKED : TG_CLOSED, "run");
+    }
+    uint64_t deadline_ns = timeout_ns < 0 ? TG_NEVER : tg_core_now(core->core) + (uint64_t)timeout_ns;
+    struct tg_worker *worker = is_done(self) ? NULL : tg_worker_current(core->state);
+    CoreObject *lender = worker != NULL && !worker->core->closed ? (CoreObject *)Py_NewRef(worker->core) : NULL;
+    if (lender != NULL) {
+        tg_threads_lend(lender); /* this thread waits inside an item: others must be able to run what it waits for */
+    }
+    PyObject *answer = wait_until(self, deadline_ns, may_help);
+    if (lender != NULL) {
+        tg_threads_take_back(lender);
+        Py_DECREF(lender);
+    }
+    return answer;
 }
 
 /* ---- the rest ---- */

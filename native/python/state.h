@@ -54,6 +54,7 @@ PyObject *tg_raise_status(struct tg_module_state *state, tg_status status, const
 struct tg_worker {
     struct tg_worker *next;  /* all workers of a core; guarded by workers_mu */
     struct tg_worker *outer; /* the level below on the same thread; owner only */
+    struct tg_core_object *core;
     unsigned long thread_id;
     int in_use;              /* workers_mu */
     int depth;
@@ -139,6 +140,8 @@ typedef struct tg_core_object {
     uint32_t n_threads; /* serving threads alive */
     uint32_t n_starting;
     uint32_t max_threads;
+    uint32_t lent_threads; /* serving threads that only wait, inside an item, for other items */
+    int threads_given;     /* max_threads is what the caller said */
     uint32_t wanted_threads; /* sum of sync lanes' concurrency */
     uint64_t idle_ns;  /* how long a parked thread stays */
     _Atomic int stopping;
@@ -344,6 +347,9 @@ PyObject *tg_take_exception(void);
 /* ---- threads.c ---- */
 PyObject *tg_core_serve(CoreObject *self); /* body of a serving thread */
 int tg_threads_ensure(CoreObject *self);   /* at least one serving thread is there */
+/* This thread only waits from here on, inside an item: another may work in its place. With the GIL; no error is set. */
+void tg_threads_lend(CoreObject *self);
+void tg_threads_take_back(CoreObject *self);
 void tg_threads_stop(CoreObject *self);
 
 /* ---- watchdog.c ---- */

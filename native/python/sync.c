@@ -197,7 +197,11 @@ void tg_sync_serve(CoreObject *self, struct tg_worker *worker, struct tg_run *cl
     slice->ambient = (struct tg_ambient){0};
     slice->n_failed = 0;
     struct tg_run *run = claimed;
-    if (run == NULL) {
+    /* Inside an item only what it waits for, or what may be as deep: an item that waits for the one below would never end. */
+    struct tg_lane *only = until != NULL && (worker->outer != NULL || worker->below != NULL) ? until->lane->lane : NULL;
+    if (run == NULL && only != NULL) {
+        tg_lane_finish_claim(only, NULL, worker->tag, 0, NULL, 0, &n_decided, &run, due_ns);
+    } else if (run == NULL) {
         tg_core_claim(self->core, TG_KIND_SYNC, worker->tag, 0, &run, due_ns);
     }
     while (run != NULL) {
@@ -211,6 +215,8 @@ void tg_sync_serve(CoreObject *self, struct tg_worker *worker, struct tg_run *cl
         run = NULL;
         if (stop) {
             tg_core_finish(self->core, finished, now, decided, TG_RUN_MAX, &n_decided);
+        } else if (only != NULL) {
+            tg_lane_finish_claim(only, finished, worker->tag, now, decided, TG_RUN_MAX, &n_decided, &run, due_ns);
         } else {
             tg_core_finish_claim(self->core, finished, TG_KIND_SYNC, worker->tag, now, decided, TG_RUN_MAX, &n_decided,
                                  &run, due_ns);

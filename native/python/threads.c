@@ -4,7 +4,7 @@
  * sentinel takes work only when no busy thread has begun an item lately: a thread that goes from item to item needs no help,
  * and help would only make it lose the GIL; one whose item blocks is seen after `steal_ns`, and then the sentinel goes to
  * work and hands its role to a parked thread, or to a new one. So there are as many threads as items that block
- * at once, at most `max_threads`, and an idle executor uses no processor time. While one thread waits for the GIL with work in
+ * at once, at most `max_threads` and one for each that only waits for items of its own, and an idle executor uses no processor time. While one thread waits for the GIL with work in
  * hand, no other takes work: it would only wait behind it. */
 #include "state.h"
 
@@ -65,7 +65,7 @@ static int pass_role(CoreObject *self, int found_work)
     self->sentinel = 0;
     if (self->n_parked != 0) {
         pthread_cond_signal(&self->parked);
-    } else if (found_work && self->n_threads + self->n_starting < self->max_threads) {
+    } else if (found_work && self->n_threads + self->n_starting < self->max_threads + self->lent_threads) {
         self->n_starting++;
         spawn = 1;
     }
@@ -119,8 +119,8 @@ static void start_thread(CoreObject *self, const char *role)
 int tg_threads_ensure(CoreObject *self)
 {
     pthread_mutex_lock(&self->idle_mu);
-    uint32_t wanted = self->wanted_threads + 1;
-    if (self->max_threads < wanted && wanted <= PARK_LIMIT) {
+    uint32_t wanted = self->wanted_threads < PARK_LIMIT ? self->wanted_threads + 1 : PARK_LIMIT;
+    if (self->max_threads < wanted && !self->threads_given) {
         self->max_threads = wanted;
     }
     int spawn = self->n_threads + self->n_starting == 0;
@@ -130,6 +130,26 @@ int tg_threads_ensure(CoreObject *self)
         start_thread(self, "serve");
     }
     return 0;
+}
+
+void tg_threads_lend(CoreObject *self)
+{
+    pthread_mutex_lock(&self->idle_mu);
+    self->lent_threads++;
+    /* Nobody watches: all were busy, and no more were allowed. */
+    int spawn = !self->sentinel && self->n_parked == 0 && self->n_starting == 0 && !is_stopping(self);
+    self->n_starting += (uint32_t)spawn;
+    pthread_mutex_unlock(&self->idle_mu);
+    if (spawn) {
+        start_thread(self, "serve");
+    }
+}
+
+void tg_threads_take_back(CoreObject *self)
+{
+    pthread_mutex_lock(&self->idle_mu);
+    self->lent_threads--;
+    pthread_mutex_unlock(&self->idle_mu);
 }
 
 PyObject *tg_core_serve(CoreObject *self)

@@ -40,6 +40,7 @@ struct tg_worker *tg_worker_enter(CoreObject *self)
         self->workers = worker;
     }
     worker->in_use = 1;
+    worker->core = self;
     worker->thread_id = thread_id;
     pthread_mutex_unlock(&self->workers_mu);
     if (self->journal != NULL && worker->slot == TG_NO_SLOT &&

@@ -99,10 +99,27 @@ static void call_help(struct tg_core *core, struct tg_lane *lane)
     }
 }
 
-static tg_status claim_locked(struct tg_core *core, unsigned kinds, uint32_t tag, uint64_t now_ns, struct tg_run **out,
-                              uint64_t *due_ns)
+/* The lane itself when it may start something, else NULL. */
+static struct tg_lane *this_lane(struct tg_lane *lane, uint64_t now_ns)
 {
-    core->hungry &= ~kinds; /* who asks need not be woken for what this very call finds */
+    while (lane->is_active) {
+        enum tg__admission answer = tg__lane_admit(lane, now_ns);
+        if (answer == TG__ADMITTED) {
+            return lane;
+        }
+        if (answer == TG__REFUSED) {
+            refuse_lane(lane, now_ns);
+        }
+    }
+    return NULL;
+}
+
+/* `only`: from this lane and no other; NULL: from the one whose turn it is. */
+static tg_status claim_locked(struct tg_core *core, struct tg_lane *only, unsigned kinds, uint32_t tag, uint64_t now_ns,
+                              struct tg_run **out, uint64_t *due_ns)
+{
+    unsigned asked = only == NULL ? kinds : 0; /* who asks for one lane leaves work of the others where it is */
+    core->hungry &= ~asked; /* who asks need not be woken for what this very call finds */
     tg__run_timers(core, now_ns);
     tg__run_reclaim(core, kinds, now_ns);
     tg__tsc_calibrate(core, now_ns);
@@ -112,7 +129,8 @@ static tg_status claim_locked(struct tg_core *core, unsigned kinds, uint32_t tag
     }
     tg_status status = TG_OK;
     struct tg_lane *lane;
-    while (status == TG_OK && (lane = tg__next_lane(core, kinds, now_ns)) != NULL) {
+    while (status == TG_OK &&
+           (lane = only != NULL ? this_lane(only, now_ns) : tg__next_lane(core, kinds, now_ns)) != NULL) {
         uint32_t n = gather(lane, run->items, tg__lane_run_length(lane, now_ns), now_ns, &status);
         if (n == 0) {
             continue;
@@ -128,7 +146,7 @@ static tg_status claim_locked(struct tg_core *core, unsigned kinds, uint32_t tag
         return TG_OK;
     }
     tg__list_prepend(&core->spare_runs, &run->link);
-    core->hungry |= kinds;
+    core->hungry |= asked;
     *due_ns = when_to_call_again(core, kinds);
     return status;
 }
@@ -143,9 +161,9 @@ tg_status tg_core_claim(struct tg_core *core, unsigned kinds, uint32_t tag, uint
 tg_status tg__finish_locked(struct tg_core *core, struct tg_run *run, uint64_t now_ns, struct tg_item **decided,
                             size_t max, size_t *n_decided);
 
-tg_status tg_core_finish_claim(struct tg_core *core, struct tg_run *finished, unsigned kinds, uint32_t tag,
-                               uint64_t now_ns, struct tg_item **decided, size_t max, size_t *n_decided,
-                               struct tg_run **run, uint64_t *due_ns)
+static tg_status finish_claim(struct tg_core *core, struct tg_lane *only, struct tg_run *finished, unsigned kinds,
+                              uint32_t tag, uint64_t now_ns, struct tg_item **decided, size_t max, size_t *n_decided,
+                              struct tg_run **run, uint64_t *due_ns)
 {
     *run = NULL;
     *n_decided = 0;
@@ -163,7 +181,7 @@ tg_status tg_core_finish_claim(struct tg_core *core, struct tg_run *finished, un
         anchor_tsc = finished->anchor_tsc;
         tg__finish_locked(core, finished, now_ns, decided, max, n_decided);
     }
-    status = claim_locked(core, kinds, tag, now_ns, run, due_ns);
+    status = claim_locked(core, only, kinds, tag, now_ns, run, due_ns);
     if (*run != NULL && finished != NULL) {
         /* The same thread goes on: its last look at the clock is still good for a millisecond. */
         (*run)->anchor_ns = anchor_ns;
@@ -171,6 +189,20 @@ tg_status tg_core_finish_claim(struct tg_core *core, struct tg_run *finished, un
     }
     tg__unlock(core);
     return status;
+}
+
+tg_status tg_core_finish_claim(struct tg_core *core, struct tg_run *finished, unsigned kinds, uint32_t tag,
+                               uint64_t now_ns, struct tg_item **decided, size_t max, size_t *n_decided,
+                               struct tg_run **run, uint64_t *due_ns)
+{
+    return finish_claim(core, NULL, finished, kinds, tag, now_ns, decided, max, n_decided, run, due_ns);
+}
+
+tg_status tg_lane_finish_claim(struct tg_lane *lane, struct tg_run *finished, uint32_t tag, uint64_t now_ns,
+                               struct tg_item **decided, size_t max, size_t *n_decided, struct tg_run **run,
+                               uint64_t *due_ns)
+{
+    return finish_claim(lane->core, lane, finished, lane->kind, tag, now_ns, decided, max, n_decided, run, due_ns);
 }
 
 /* Starts an item that runs by itself: it holds the permits that tg__lane_take took. */

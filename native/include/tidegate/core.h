@@ -98,6 +98,11 @@ tg_status tg_core_finish(struct tg_core *core, struct tg_run *run, uint64_t now_
 tg_status tg_core_finish_claim(struct tg_core *core, struct tg_run *finished, unsigned kinds, uint32_t tag,
                                uint64_t now_ns, struct tg_item **decided, size_t max, size_t *n_decided,
                                struct tg_run **run, uint64_t *due_ns);
+/* The same for items of one lane: for a thread that waits inside an item, and would wait for itself if it took an item that
+ * in turn waits for that one. */
+tg_status tg_lane_finish_claim(struct tg_lane *lane, struct tg_run *finished, uint32_t tag, uint64_t now_ns,
+                               struct tg_item **decided, size_t max, size_t *n_decided, struct tg_run **run,
+                               uint64_t *due_ns);
 
 /* ---- start: item by item ---- */
 

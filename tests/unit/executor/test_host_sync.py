@@ -335,6 +335,26 @@ def test_items_run_at_once_up_to_the_concurrency_and_no_more(host: Host) -> None
     assert peak == 5
 
 
+@pytest.mark.parametrize(("concurrency", "threads", "at_once"), [(2000, None, 5), (50, 2, 2)])
+def test_threads_follow_the_concurrency_up_to_what_was_said(
+    concurrency: int, threads: int | None, at_once: int
+) -> None:
+    """However large the concurrency is, and never more than ``threads``."""
+    host = Host(name="threads", threads=threads)
+    together = threading.Barrier(at_once)
+    seen: set[int] = set()
+
+    def meet(_: int) -> None:
+        seen.add(threading.get_ident())
+        together.wait(PATIENCE_S)
+
+    run = host.lane("meet", meet, TaskPolicy(concurrency=concurrency)).start(range(10))
+    assert run.wait(PATIENCE_S)
+    assert run.take().failures == []
+    assert len(seen) == at_once if threads is not None else len(seen) >= at_once
+    host.close(timeout_s=PATIENCE_S)
+
+
 def test_a_lane_that_waits_for_its_limit_does_not_hold_up_another(host: Host) -> None:
     shut = host.limit("shut", concurrency=1, supplied=True)
     held = host.lane("held", identity, TaskPolicy(), limits=[shut]).start([1])

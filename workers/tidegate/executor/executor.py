@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from array import array
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from tidegate.executor.host import Host, Lane, Run
 from tidegate.executor.kinds import CFunction, kind_of
 from tidegate.executor.lanes import Breaker, HostLimit
 from tidegate.executor.memory import MemoryGuard, memory_limit_bytes
+from tidegate.executor.nesting import Level, Places, awaiting, depth_in, innermost, waiting
 from tidegate.executor.origins import caller
 from tidegate.executor.outcomes import CapturedFailure, ItemOutcome, KeepTraceback, Outcomes, Part, capture_error
 from tidegate.executor.report import ExecutorReport, Totals
@@ -48,7 +48,8 @@ class Executor:
     ``memory_limit``: bytes; above it garbage is collected and work pauses (default: 80 % of what the process may use).
 
     Sync functions run on threads, async functions on an event loop (the running one in ``arun``, ``amap`` and
-    ``astream``), a :class:`CFunction` without the GIL on all cores. Use it from any thread and any loop.
+    ``astream``), a :class:`CFunction` without the GIL on all cores. Use it from any thread and any loop. Items may run items
+    here too: one that waits for others lends them its place.
 
     >>> with Executor(concurrency=4) as executor:
     ...     executor.map(str.upper, ["a", "b"]).values, executor.run(divmod, 7, 2)
@@ -85,7 +86,7 @@ class Executor:
         )
         self.name = name
         self._fallback = fallback
-        self._lanes: dict[tuple[int, bool], Lane] = {}
+        self._lanes: dict[tuple[int, bool, int], Lane] = {}
         self._known: tuple[object, int] = (None, 0)  # the last function: telling its kind costs as much as running many
         self._lock = threading.Lock()
         renew_lock_in_children(self)
@@ -100,6 +101,7 @@ class Executor:
     ) -> tuple[tuple[HostLimit, ...], tuple[Callable[..., Any], ...]]:
         """Shared by all lanes, so that kinds of functions and loops do not multiply what is allowed. With key functions."""
         made = [self._host.limit("concurrency", concurrency=self.policy.concurrency)]
+        self._places = Places(made[0], self.policy.concurrency)
         keys: list[Callable[..., Any]] = [key_function(one.name, one.key) for one in limits if one.key is not None]
         if rate is not None:
             per_s = parse_rate(rate)
@@ -261,14 +263,27 @@ class Executor:
     ) -> Run:
         self._totals.begin()
         try:
-            lane = self._lane_for(function, here=here, plain=plain)
+            outer = innermost()
+            keeps_loop = not here and self._host.is_on_loop()
+            level = Level(self._places, outer, holds=not plain, keeps_loop=keeps_loop)
+            lane = self._lane_for(function, here=here, plain=plain, depth=level.depth)
+            if level.keeps_loop and lane.kind == _native.KIND_COROUTINE:
+                raise ConfigurationError(
+                    "a coroutine of this executor waits, without await, for one that needs the same loop",
+                    remedy="await arun, amap or astream in it instead of calling run, map or stream",
+                )
             run = lane.start(
-                items, shape=shape, origin=origin, function=function, detail=detail, context=contextvars.copy_context()
+                items, shape=shape, origin=origin, function=function, detail=detail, context=level.context()
             )
         except BaseException:
             self._totals.end()
             raise
-        run.add_done_callback(self._totals.ended)
+
+        def ended(_run: object) -> None:
+            level.over = True
+            self._totals.end()
+
+        run.add_done_callback(ended)
         return run
 
     def _begin(self, function: Function, items: Sequence[Any], origin: str, *, here: bool = False) -> AnyRun:
@@ -277,31 +292,42 @@ class Executor:
             return self._start(function, items, origin=origin, detail=True, here=here)
         self._totals.begin()
         try:
-            run = CRun(self._lane_for(function), function, items, origin)
+            depth = depth_in(self._places, innermost())
+            run = CRun(self._lane_for(function, depth=depth), function, items, origin)
         except BaseException:
             self._totals.end()
             raise
         run.add_done_callback(self._totals.ended)
         return run
 
-    def _lane_for(self, function: Function, *, here: bool = False, plain: bool = False) -> Lane:
+    def _lane_for(self, function: Function, *, here: bool = False, plain: bool = False, depth: int = 0) -> Lane:
         known = self._known
         kind = known[1] if known[0] is function else kind_of(function)
         self._known = (function, kind)
         if here and kind == _native.KIND_COROUTINE:
             kind = self._host.attach_loop()
-        lane = self._lanes.get((kind, plain))
+        lane = self._lanes.get((kind, plain, depth))
         if lane is not None:
             return lane
         with self._lock:
-            if (kind, plain) not in self._lanes:
+            if (kind, plain, depth) not in self._lanes:
                 policy = TaskPolicy(concurrency=self.policy.concurrency) if plain else self.policy
-                name = f"{self.name}-{kind}{'-fallback' if plain else ''}"
+                name = f"{self.name}-{kind}{'-fallback' if plain else ''}{f'-{depth}' if depth else ''}"
                 limits, keys = ((), ()) if plain else (self._limits, self._keys)
-                self._lanes[kind, plain] = self._host.lane(name, function, policy, limits=limits, keys=keys, kind=kind)
-            return self._lanes[kind, plain]
+                self._lanes[kind, plain, depth] = self._host.lane(
+                    name, function, policy, limits=limits, keys=keys, kind=kind, priority=min(depth, 7)
+                )
+            return self._lanes[kind, plain, depth]
 
     def _wait(self, run: AnyRun) -> None:
+        level = innermost()
+        if level is None or run.done:
+            self._wait_here(run)
+            return
+        with waiting(level):
+            self._wait_here(run)
+
+    def _wait_here(self, run: AnyRun) -> None:
         try:
             while not run.wait(LOOK_S):
                 self._host.core.check()
@@ -315,6 +341,14 @@ class Executor:
     async def _finished(self, run: AnyRun) -> None:
         if run.done:
             return
+        level = innermost()
+        if level is None:
+            await self._finished_here(run)
+            return
+        async with awaiting(level):
+            await self._finished_here(run)
+
+    async def _finished_here(self, run: AnyRun) -> None:
         loop = asyncio.get_running_loop()
         thread = threading.get_ident()
         future: asyncio.Future[None] = loop.create_future()

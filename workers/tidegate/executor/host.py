@@ -290,6 +290,10 @@ class Host:
                 self._core.check()
                 self._loops.append(LoopThread(self._core, self.name))
 
+    def is_on_loop(self) -> bool:
+        """Whether the caller runs on this host's own loop."""
+        return bool(self._loops) and self._loops[0].thread is threading.current_thread()
+
     # ---- loops of others ----
 
     def attach_loop(self) -> int:

@@ -11,11 +11,13 @@ import queue
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from tidegate.errors import ConfigurationError
 from tidegate.executor.ccalls import AnyRun, part_of
 from tidegate.executor.kinds import CFunction
+from tidegate.executor.nesting import Level, awaiting, innermost, waiting
 from tidegate.executor.origins import caller
 from tidegate.executor.outcomes import ItemOutcome, Part
 
@@ -128,7 +130,9 @@ def _next_ended(executor: Executor, ended: queue.SimpleQueue[Piece], pieces: deq
         try:
             piece = ended.get_nowait()
         except queue.Empty:
-            pieces[0].run.wait(0.005)  # settles, helps, and hears signals
+            level = innermost()
+            with waiting(level) if level is not None else nullcontext():
+                pieces[0].run.wait(0.005)  # settles, helps, and hears signals
             executor.memory.check()
             executor.host.core.check()
             continue
@@ -182,6 +186,7 @@ async def _astream(
     room = _Room(high_water)
     pieces: deque[Piece] = deque()
     changed = asyncio.Event()
+    level = innermost()
     loop = asyncio.get_running_loop()
     state: dict[str, Any] = {"more": True, "error": None}
     waiting = asyncio.create_task(
@@ -193,7 +198,7 @@ async def _astream(
             if ordered and pieces and pieces[0].run.done:
                 piece = pieces[0]
             if piece is None:
-                await changed.wait()
+                await _changed(changed, level)
                 changed.clear()
                 continue
             pieces.remove(piece)
@@ -210,6 +215,14 @@ async def _astream(
         for piece in pieces:
             piece.run.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _changed(changed: asyncio.Event, level: Level | None) -> None:
+    if level is None:
+        await changed.wait()
+        return
+    async with awaiting(level):
+        await changed.wait()
 
 
 async def _feed(
