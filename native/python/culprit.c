@@ -43,8 +43,12 @@ PyObject *tg_name_culprits(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(igno
     struct sigaction action = {.sa_handler = on_fatal, .sa_flags = SA_NODEFER | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < SIGNALS; i++) {
-        if (sigaction(signals[i], &action, &before[i]) != 0) {
+        struct sigaction found;
+        if (sigaction(signals[i], &action, &found) != 0) {
             return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        if (found.sa_handler != on_fatal) { /* else a forked child: it has the handler from its parent, and what was before it */
+            before[i] = found;
         }
     }
     watched_pid = getpid();

@@ -198,3 +198,29 @@ def test_the_item_whose_thread_ends_the_process_is_named_among_those_that_ran(
     found = salvage(tmp_path / "held", tmp_path / "journal", tmp_path / "outcomes")
     assert found.named == named
     assert sorted(next(iter(found.running.values()))) == ([1] if named else [0, 1, 2])
+
+
+_AGAIN = """
+import os
+from tidegate.executor.journal import name_culprits
+name_culprits()
+if (child := os.fork()) == 0:
+    name_culprits()
+    os.abort()
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_child_that_watches_for_itself_dies_of_what_killed_it() -> None:
+    """What its parent left is no handler to pass the signal on to: it would pass it on to itself, for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", _AGAIN],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert done.stdout.strip() == str(-signal.SIGABRT), done.stderr
