@@ -23,8 +23,9 @@ struct tg_worker *tg_worker_enter(CoreObject *self)
         if (!other->in_use) {
             worker = worker != NULL ? worker : other;
         } else if (other->on_loop && other->thread_id == thread_id &&
-                   atomic_load_explicit(&other->start_ns, memory_order_relaxed) != 0) {
-            below = other; /* a coroutine waits here, and runs sync items meanwhile */
+                   atomic_load_explicit(&other->start_ns, memory_order_relaxed) != 0 &&
+                   !atomic_load_explicit(&other->inner_active, memory_order_relaxed)) {
+            below = other; /* a coroutine waits here, and runs sync items meanwhile; if one of those waits, it is said already */
         }
     }
     if (worker == NULL) {

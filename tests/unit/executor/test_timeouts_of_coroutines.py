@@ -173,6 +173,30 @@ def test_sync_items_that_run_on_the_loops_thread_meanwhile_are_not_interrupted_f
     assert host.snapshot()[0].failed == 0
 
 
+def test_nor_are_sync_items_that_waited_for_others_there(host: Host) -> None:
+    """An item that the waiting coroutine's thread runs waits for items itself, and goes on when they have ended."""
+    deep = host.lane("deep", lambda value: value, TaskPolicy(concurrency=1))
+
+    def middle(value: int) -> int:
+        deep.start([value]).wait(None)
+        spin(0.2)
+        return value
+
+    inner = host.lane("inner", middle, TaskPolicy(concurrency=1))
+    runs = []
+
+    async def outer(value: int) -> None:
+        runs.append(inner.start([value] * 2))
+        runs[-1].wait(None)
+
+    for value in range(3):
+        assert host.lane(f"outer{value}", outer, TaskPolicy(timeout=0.05)).start([value]).wait(PATIENCE_S)
+    for run in runs:
+        assert run.wait(PATIENCE_S)
+
+    assert [run.take().outcomes for run in runs] == [{Outcome.SUCCEEDED: 2}] * 3
+
+
 class Blocks:
     """Awaiting it blocks in C, with no bytecode between the end of the block and the end of the step."""
 
