@@ -49,6 +49,21 @@ static void line_remove(struct tg_flight **first, struct tg_flight **last, struc
     flight->previous = flight->next = NULL;
 }
 
+/* The flight keeps the slot it was begun in; the pump goes on with another. */
+static void give_slot(PumpObject *self, struct tg_flight *flight)
+{
+    struct tg_worker *worker = self->worker;
+    flight->slot = TG_NO_SLOT;
+    if (worker == NULL) { /* its first step closed the pump */
+        return;
+    }
+    flight->slot = worker->slot;
+    worker->slot = TG_NO_SLOT;
+    if (self->core->journal != NULL && tg_journal_acquire(self->core->journal, &worker->slot) != TG_OK) {
+        worker->slot = TG_NO_SLOT;
+    }
+}
+
 int tg_flight_launch(PumpObject *self, struct tg_flight *flight, RunObject *run, struct tg_item *item, PyObject *task)
 {
     LaneObject *lane = run->lane;
@@ -63,11 +78,7 @@ int tg_flight_launch(PumpObject *self, struct tg_flight *flight, RunObject *run,
     flight->start_ns = item->mark_ns;
     flight->timed_out = flight->cancelled = flight->interrupted = 0;
     flight->previous = flight->next = NULL;
-    flight->slot = self->worker->slot; /* the pump goes on with another */
-    self->worker->slot = TG_NO_SLOT;
-    if (self->core->journal != NULL && tg_journal_acquire(self->core->journal, &self->worker->slot) != TG_OK) {
-        self->worker->slot = TG_NO_SLOT;
-    }
+    give_slot(self, flight);
     if (timed) {
         line_append(&lane->first, &lane->last, flight);
     }

@@ -74,7 +74,7 @@ static struct begun begin(PumpObject *self, RunObject *run, struct tg_item *item
     }
     if (begun.step == TG_STEP_SUSPENDED) {
         tg_ambient_drop(&self->ambient); /* the coroutine's for good */
-    } else if (core->journal != NULL && worker->slot != TG_NO_SLOT) {
+    } else if (self->worker != NULL && core->journal != NULL && worker->slot != TG_NO_SLOT) { /* else the step closed the pump */
         tg_journal_end(core->journal, worker->slot);
     }
     return begun;
@@ -196,7 +196,7 @@ static int start_next(PumpObject *self)
     struct tg_driver_scope scope;
     int enough = 0;
     tg_pump_flush(self);
-    for (int i = 0; i < START_NEXT_MAX && !enough; i++) {
+    for (int i = 0; i < START_NEXT_MAX && !enough && !self->closed; i++) {
         struct tg_item *item;
         uint64_t due_ns;
         size_t n = 0;
@@ -276,7 +276,7 @@ static int start_run(PumpObject *self, struct tg_run *claimed)
     size_t n_failed = 0, n_decided = 0;
     int suspended = 0;
     uint64_t now = tg_run_now(claimed);
-    while ((item = tg_run_take(claimed, now)) != NULL) {
+    while (self->closed <= 1 && (item = tg_run_take(claimed, now)) != NULL) {
         RunObject *run = tg_group_payload(item->group);
         struct begun begun = begin(self, run, item);
         now = tg_run_now(claimed);
@@ -322,6 +322,10 @@ static size_t start_each(PumpObject *self, struct tg_item **items, size_t n)
     for (size_t i = 0; i < n; i++) {
         struct tg_item *item = items[i];
         RunObject *run = tg_group_payload(item->group);
+        if (self->closed > 1) { /* by the step of an item before it */
+            tg_core_return(self->core->core, item, 0);
+            continue;
+        }
         uint64_t now = tg_core_now(self->core->core);
         if (now > item->mark_ns) { /* it waited for the items before it, as in a line */
             item->queued_ns += now - item->mark_ns;

@@ -80,7 +80,7 @@ static void set_timer(PumpObject *self, uint64_t due_ns, uint64_t now)
         return; /* it fires early enough, and sets the next one */
     }
     drop_timer(self);
-    if (due_ns == TG_NEVER) {
+    if (due_ns == TG_NEVER || self->closed > 1) {
         return;
     }
     double delay_s = due_ns > now ? (double)(due_ns - now) / 1e9 : 0.0;

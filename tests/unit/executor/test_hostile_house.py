@@ -248,3 +248,38 @@ def test_interrupts_need_no_gil_from_a_thread_that_was_never_python(host: Host) 
 
     # The interrupt is raised when the sleep returns: late, but on this item.
     assert run.take().outcomes == {Outcome.TIMED_OUT: 1}
+
+
+CLOSES = """
+import asyncio, faulthandler, sys
+from tidegate.executor.executor import Executor
+faulthandler.enable()
+waits_first = sys.argv[1] == "one-by-one"
+
+async def main():
+    executor = Executor(40)
+
+    async def item(value):
+        if waits_first and value < 8:
+            await asyncio.sleep(0.001)
+        elif value == 8 or not waits_first:
+            executor.close()
+            await asyncio.sleep(0)
+        return value
+
+    outcomes = await executor.amap(item, range(30))
+    print(sum(outcomes.counts().values()))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["in-a-row", "one-by-one"])
+def test_a_coroutine_may_close_the_executor_that_runs_it_in_its_first_step(how: str) -> None:
+    """What was begun with it goes back, and every item still has an outcome."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSES, how], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+    assert (done.returncode, done.stdout.strip()) == (0, "30"), done.stderr
+    assert done.stderr == ""
