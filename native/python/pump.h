@@ -15,7 +15,8 @@ struct tg_flight {
     struct tg_item *item;
     RunObject *run;
     PyObject *task;
-    uint64_t start_ns;
+    uint64_t start_ns; /* its timeout counts from here */
+    uint64_t began_ns; /* its hard timeout counts from here, once it is overdue */
     uint32_t slot;
     uint8_t timed_out;
     uint8_t cancelled;

@@ -75,7 +75,7 @@ int tg_flight_launch(PumpObject *self, struct tg_flight *flight, RunObject *run,
     flight->item = item;
     flight->run = (RunObject *)Py_NewRef(run);
     flight->task = task;
-    flight->start_ns = item->mark_ns;
+    flight->start_ns = flight->began_ns = item->mark_ns;
     flight->timed_out = flight->cancelled = flight->interrupted = 0;
     flight->previous = flight->next = NULL;
     give_slot(self, flight);
@@ -102,6 +102,9 @@ static int in_line_of(const struct tg_flight *first, const struct tg_flight *fli
 void tg_flight_interrupted(PumpObject *self, struct tg_flight *flight)
 {
     LaneObject *lane = flight->run->lane;
+    if (flight->interrupted) {
+        return; /* its time is up for the second time: cancelled at the loop's next turn */
+    }
     flight->interrupted = 1;
     flight->start_ns = tg_core_now(self->core->core);
     if (!flight->timed_out && in_line_of(lane->first, flight)) {
@@ -161,8 +164,8 @@ static void note_hard_due(PumpObject *self)
     }
     for (struct tg_flight *flight = self->overdue; flight != NULL; flight = flight->next) {
         uint64_t hard = flight->run->lane->hard_ns;
-        if (hard != 0 && (due == 0 || flight->start_ns + hard < due)) {
-            due = flight->start_ns + hard;
+        if (hard != 0 && (due == 0 || flight->began_ns + hard < due)) {
+            due = flight->began_ns + hard;
         }
     }
     uint64_t before = atomic_exchange(&self->core->pump_hard_due[self->index], due);

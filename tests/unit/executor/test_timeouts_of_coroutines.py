@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +140,49 @@ def test_one_that_swallows_the_interrupt_and_spins_on_is_interrupted_again(host:
 
     assert run.take().ok_values == [4]
     assert swallowed == [4, 4, 4]
+
+
+def test_one_that_swallows_interrupts_and_spins_after_each_turn_is_cancelled_nevertheless(host: Host) -> None:
+    """One more timeout to clean up is given once: the second time it is cancelled, or it would go on for ever."""
+
+    async def deaf(_value: int) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                spin()
+            await asyncio.sleep(0)
+
+    run = host.lane("t", deaf, TaskPolicy(timeout=0.05)).start([0])
+    assert run.wait(PATIENCE_S)
+
+    assert run.take().outcomes == {Outcome.TIMED_OUT: 1}
+
+
+DEAF = """
+import asyncio, time
+from tidegate.executor.host import Host
+from tidegate.model.policy import TaskPolicy
+
+async def deaf(_value):
+    while True:
+        try:
+            while True:
+                time.monotonic()
+        except TimeoutError:
+            pass
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+
+Host().lane("t", deaf, TaskPolicy(timeout=0.05, hard_timeout=0.5)).start([0]).wait(None)
+"""
+
+
+def test_the_hard_timeout_counts_from_the_start_whatever_is_swallowed() -> None:
+    done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+    assert done.returncode == 86, done.stderr
+    assert "past its hard timeout" in done.stderr
 
 
 def test_a_coroutine_that_waits_for_a_run_in_the_blocking_way_is_interrupted_there(host: Host) -> None:
