@@ -409,15 +409,17 @@ static PyObject *core_stop(CoreObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->closed = 2;
+    if (self->cpool != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        tg_cpool_stop(self->cpool); /* while the watchdog looks: one of its functions may never return */
+        Py_END_ALLOW_THREADS
+    }
     tg_threads_stop(self);
     tg_watchdog_stop(self);
     tg_settle_pending(self);
-    if (self->cpool != NULL) {
-        Py_BEGIN_ALLOW_THREADS
+    if (self->cpool != NULL) { /* its calls are settled, and nobody looks at it any more */
         tg_cpool_destroy(self->cpool);
-        Py_END_ALLOW_THREADS
         self->cpool = NULL;
-        tg_settle_pending(self); /* calls whose last elements ran until now */
     }
     Py_RETURN_NONE;
 }

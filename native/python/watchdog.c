@@ -36,11 +36,11 @@ static void write_text(const char *text)
     }
 }
 
-static _Noreturn void end_process(const char *what, uint64_t ran_ns)
+static _Noreturn void end_process(const char *what, uint64_t late_ns)
 {
     char line[160];
-    snprintf(line, sizeof line, "tidegate: %s has run for %.3f s, past its hard timeout: ending the process (exit %d)\n",
-             what, (double)ran_ns / 1e9, HARD_EXIT_CODE);
+    snprintf(line, sizeof line, "tidegate: %s is %.3f s past its hard timeout: ending the process (exit %d)\n", what,
+             (double)late_ns / 1e9, HARD_EXIT_CODE);
     write_text(line);
     struct sigaction action;
     if (sigaction(DUMP_SIGNAL, NULL, &action) == 0 && action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN) {
@@ -81,7 +81,7 @@ static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
         if (hard != 0 && now >= start + hard) {
             /* Once more, now that both are read: the sequence may belong to a newer item than the start. */
             if (atomic_load_explicit(&worker->start_ns, memory_order_relaxed) == start) {
-                end_process("an item", now - start);
+                end_process("an item", now - start - hard);
             }
         }
         if (hard != 0 && start + hard < next) {

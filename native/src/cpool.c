@@ -289,7 +289,7 @@ uint64_t tg_cpool_due(struct tg_cpool *pool)
     return due_ns;
 }
 
-tg_status tg_cpool_destroy(struct tg_cpool *pool)
+tg_status tg_cpool_stop(struct tg_cpool *pool)
 {
     struct tg_core *core = pool->core;
     tg_status status = tg__lock(core);
@@ -300,10 +300,20 @@ tg_status tg_cpool_destroy(struct tg_cpool *pool)
     core->wakes++;
     core->to_broadcast = true;
     tg__unlock(core);
-    for (uint32_t i = 0; i < pool->started; i++) {
-        pthread_join(pool->workers[i].thread, NULL);
-        core->allocator.release(core->allocator.ctx, pool->workers[i].tallies, sizeof *pool->workers[i].tallies);
+    for (; pool->started != 0; pool->started--) {
+        struct worker *worker = &pool->workers[pool->started - 1];
+        pthread_join(worker->thread, NULL);
+        core->allocator.release(core->allocator.ctx, worker->tallies, sizeof *worker->tallies);
     }
-    core->allocator.release(core->allocator.ctx, pool, pool_size(pool->threads));
     return TG_OK;
+}
+
+tg_status tg_cpool_destroy(struct tg_cpool *pool)
+{
+    struct tg_core *core = pool->core;
+    tg_status status = tg_cpool_stop(pool);
+    if (status == TG_OK) {
+        core->allocator.release(core->allocator.ctx, pool, pool_size(pool->threads));
+    }
+    return status;
 }

@@ -63,7 +63,9 @@ struct tg_cpool;
 /* `threads` threads (at least 1) that serve TG_KIND_C lanes of the core until tg_cpool_destroy. Signals are
  * blocked in them. */
 tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpool **out);
-/* Finishes the elements that run, stops and joins the threads. Call before tg_core_destroy; safe in a forked child, where
+/* Finishes the elements that run, stops and joins the threads. tg_cpool_due may be called all the while. */
+tg_status tg_cpool_stop(struct tg_cpool *pool);
+/* Stops the pool, unless that was done, and frees it. Call before tg_core_destroy; safe in a forked child, where
  * it frees nothing and answers TG_FORKED. */
 tg_status tg_cpool_destroy(struct tg_cpool *pool);
 /* When the first of the elements that run now is past its call's hard_ns; TG_NEVER: none has any. Takes no lock. */
