@@ -129,6 +129,13 @@ def wait_for_file(path: str) -> str:
     return path
 
 
+def kill_after_file(path: str) -> str:
+    """Ends its process as the kernel would, once the file is there."""
+    wait_for_file(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+
 def visit(address: str, seconds: float = 0.01) -> str:
     """Notes when it was where, in one line each; the file is the witness of limits by key."""
     _seen()
@@ -212,11 +219,19 @@ async def avillain(how: str) -> str:
 
 def register(gate: Tidegate) -> Tidegate:
     """Give ``gate`` all of them."""
+
+    def asks_another(path: str) -> int:
+        """Waits for an item of another job, which the same process may have to run."""
+        wait_for_file(path)
+        return int(gate.tasks["double"].submit(21).result(timeout=120))
+
+    gate.task(name="asks_another", concurrency=2)(asks_another)
     slow_retry = Retry(attempts=3, base=0.6, jitter="none", factor=1.0)
     for function in (double, nap, every_third_fails, odd_results, leaky, kill_own_supervisor):
         gate.task(name=function.__name__, concurrency=4)(function)
     gate.task(name="async_nap", concurrency=20)(async_nap)
     gate.task(name="wait_for_file", concurrency=2)(wait_for_file)
+    gate.task(name="kill_after_file", concurrency=2)(kill_after_file)
     gate.task(name="one_by_one", concurrency=1)(nap)
     gate.task(name="killer", concurrency=1)(killer)
     gate.task(name="villain", concurrency=4)(villain)

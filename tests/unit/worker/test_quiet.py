@@ -75,3 +75,37 @@ def test_who_gives_up_waiting_does_not_run_and_holds_up_nobody() -> None:
         assert not granted
     with quiet.together(lambda: False), quiet.together(lambda: False):
         pass
+
+
+def test_nobody_waits_for_quiet_for_longer_than_patience() -> None:
+    """Neither those that go together, nor a second one that wants to be alone, nor one that others do not leave alone."""
+    quiet = Quiet(0.01)
+    with quiet.alone(lambda: None, lambda: False) as first:
+        with quiet.together(lambda: False):
+            pass
+        with quiet.alone(lambda: None, lambda: False) as second:
+            assert first
+            assert second
+    with quiet.together(lambda: False), quiet.alone(lambda: None, lambda: False) as granted:
+        assert granted
+
+
+def test_patience_is_for_one_item_and_not_for_all_that_run_alone_one_after_the_other() -> None:
+    now, waited = [0.0], []
+    quiet = Quiet(10.0, clock=lambda: now[0])
+
+    def join() -> bool:
+        """Whether it had to wait."""
+        waited.clear()
+        with quiet.together(lambda: waited.append(True) or True):
+            return bool(waited)
+
+    with quiet.alone(lambda: None, lambda: False):
+        now[0] = 9.0
+        assert join()
+        quiet.next()
+        now[0] = 18.0
+        assert join()
+        now[0] = 19.5
+        assert not join()
+    assert not join()

@@ -34,6 +34,7 @@ from tidegate.worker.memory import MemoryGuard, memory_limit
 from tidegate.worker.patience import Patience
 from tidegate.worker.publisher import TelemetryPublisher
 from tidegate.worker.pulse import Ticker, flusher, pulse
+from tidegate.worker.quiet import Quiet
 from tidegate.worker.recorder import Recorder
 from tidegate.worker.seam import WorkerApp
 from tidegate.worker.settle import Packer
@@ -218,6 +219,7 @@ class Assembly:
             send_tickets=self.send_tickets,
             signatures=Signatures(self._app.keyring, self.ledger, self.patience, transport.refusals.note),
             begin=self._begin,
+            quiet=Quiet(settings.lease_s),
         )
 
     def _begin(self, work: BatchWork, items: list[object], shape: int) -> Run:

@@ -190,7 +190,10 @@ class TicketRunner:
         return self._next(visit, work)
 
     def _run_alone(self, work: BatchWork, items: list[object], shape: int, skips: list[bytes]) -> None:
-        """What may end the process runs when nothing else does: nobody is interrupted, and a death names it."""
+        """What may end the process runs when nothing else does: nobody is interrupted, and a death names it.
+
+        Others are held up for a bounded time by each item: quiet.py.
+        """
         bench = self._bench
 
         def hush() -> None:
@@ -203,6 +206,7 @@ class TicketRunner:
                 if not self._may_go_on(work):
                     break
                 bench.committer.part(work)
+                bench.quiet.next()
                 self._run_phase(work, items, shape, skip)
 
     def _run_phase(self, work: BatchWork, items: list[object], shape: int, skip: bytes) -> None:

@@ -1,10 +1,10 @@
 """HandBack: what the supervisor does for a process that died. Its leases go back at once, and what was running is charged.
 
 The item that ended the process is charged with a crash, and it alone. When several were running and nobody knows which it
-was, they are suspected, and not charged: each runs next alone in its process. Items that had ended and were not
-yet committed are committed here, from the outcome log; items that had not started are not blamed. An item that has crashed
-too often becomes a dead letter when its batch is claimed next: whoever claims it has the arguments, and finds the account
-of the crash stored here.
+was, they are suspected, and not charged: each runs next alone in its process. (Were some of them there at earlier deaths, who
+was there most often is charged.) Items that had ended and were not yet committed are committed here, from the outcome log;
+items that had not started are not blamed. An item that has crashed too often becomes a dead letter when its batch is claimed
+next: whoever claims it has the arguments, and finds the account of the crash stored here.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class HandBack:
         self._asked = [held for held in found.held if held.asked]
         self._leases = [held for held in found.held if held.is_lease]
         self._tickets = [held for held in found.held if held.ticket >= 0]
+        #: Deaths at which some item that was running now was there before.
+        self._most = max(
+            (_deaths(held, at) for held in found.held for at in self._running.get(held.tag, ())), default=0
+        )
         self._nonces: dict[str, str] = {}
         #: Leases that the ledger took back, and items that were committed for the dead process.
         self.taken = 0
@@ -112,11 +116,13 @@ class HandBack:
 
     def _settlement(self, held: HeldLease, positions: Collection[int], ended: Ended) -> Settlement:
         crashes = bytearray(held.crashes or bytes(held.items))
-        for position in positions:
-            if position < held.items:
-                crashes[position] = self._after_crash(crashes[position])
+        charged, suspected = self._blame(held, positions)
+        for position in charged:
+            crashes[position] = min(SUSPECTED - 1, crash_count(crashes[position]) + 1)
+        for position in suspected:
+            crashes[position] |= SUSPECTED
         traces = dict(ended.traces)
-        if positions and self._named:
+        if charged:
             traces[crash_fingerprint(held.task)] = self._account(held, positions)
         return Settlement(
             settled=len(ended.positions),
@@ -133,9 +139,15 @@ class HandBack:
             crashes=bytes(crashes) if positions else b"",
         )
 
-    def _after_crash(self, byte: int) -> int:
-        """One of several that were running is not charged: it runs next alone, and then it will be known."""
-        return min(SUSPECTED - 1, crash_count(byte) + 1) if self._named else byte | SUSPECTED
+    def _blame(self, held: HeldLease, positions: Collection[int]) -> tuple[list[int], list[int]]:
+        """Positions to charge, and positions to suspect.
+
+        One of several that were running is not charged: it runs next alone, and then it will be known. Unless that was tried:
+        a suspect that held the others up for too long was joined by them, and it was there at more deaths than they.
+        """
+        running = sorted(position for position in positions if position < held.items)
+        known = {at for at in running if self._named or 0 < self._most == _deaths(held, at)}
+        return sorted(known), [at for at in running if at not in known]
 
     def _account(self, held: HeldLease, positions: Collection[int]) -> str:
         """What is known of the crash, as the dead letter's trace."""
@@ -163,11 +175,12 @@ class HandBack:
         self.committed += len(ended.positions)
         if reply.tickets:
             self._send_tickets(held.queue, held.job_id, reply.tickets)
-        items = sorted(held.first_index + position for position in positions)
+        charged, suspected = (
+            [held.first_index + at for at in some[:20]] or "none" for some in self._blame(held, positions)
+        )
         log.warning(
-            "lease handed back job=%s batch=%d %s_items=%s committed=%d lost=%d",
-            *(held.job_id, held.batch, "charged" if self._named else "suspected"),
-            *(items[:20] if items else "none", len(ended.positions), ended.lost),
+            "lease handed back job=%s batch=%d charged_items=%s suspected_items=%s committed=%d lost=%d",
+            *(held.job_id, held.batch, charged, suspected, len(ended.positions), ended.lost),
         )
 
     def _send_on(self, held: HeldLease) -> bool:
@@ -179,6 +192,12 @@ class HandBack:
         except LedgerError as error:
             log.debug("ticket not sent on, the sweeper replaces it reason=%s", error)
         return True
+
+
+def _deaths(held: HeldLease, position: int) -> int:
+    """Charged before, doubled; one more if it is a suspect."""
+    byte = held.crashes[position] if position < len(held.crashes) else 0
+    return 2 * crash_count(byte) + (byte != crash_count(byte))
 
 
 def _as_held(lease: Lease, queue: str) -> HeldLease:
