@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from conftest import Site, Tree, wait_until
+from tidegate.ledger.port import Committed, Lease, Settlement
+from tidegate.worker.work import SUSPECTED
 
 pytestmark = pytest.mark.chaos
 
@@ -70,4 +72,17 @@ def test_a_slow_suspect_that_ends_its_process_is_charged_and_who_joined_it_is_no
     assert site.outcomes(late) == site.outcomes(neighbour) == {"succeeded": 1}
     charged = [line for line in tree.log.splitlines() if "charged_items=[" in line]
     assert [poison.id in line for line in charged] == [True] * 3, tree.log
+    assert tree.stop() == 0
+
+
+def test_attempts_of_a_suspect_that_is_put_off_are_remembered_whatever_the_rest_of_its_batch_does(site: Site) -> None:
+    job = site.task("fails_until").starmap([("there", 9)] * 2, batch_size=2)
+    ledger = site.gate.ledger()
+    lease = ledger.claim(job.id, ticket=1, claimer="test/0", nonce="a", lease_ms=60_000)
+    assert isinstance(lease, Lease)
+    back = Settlement(settled=0, hand_back=True, attempts=bytes(2), crashes=bytes([SUSPECTED, 0]))
+    assert isinstance(ledger.commit(lease, back, nonce="b", lease_ms=1000), Committed)
+    tree = site.start(lease_s=5, slots=1).ready()
+    job.wait(timeout=60)
+    assert site.testimony(job).by_index == {0: 3, 1: 3}, "attempts that the task allows"
     assert tree.stop() == 0

@@ -230,7 +230,7 @@ class Assembly:
             tag=work.tag,
             first_index=lease.first_index,
             skip=work.skip,
-            attempts=lease.attempts,
+            attempts=work.attempts or lease.attempts,
             crashes=crash_counts(lease.crashes),
             job_id=lease.job_id,
         )
