@@ -72,9 +72,10 @@ def kill_trees(scale: Scale) -> Row:
                     victim = random.randrange(2)
                     began = stage.witness.stat().st_size
                     time.sleep(random.uniform(0.2, 0.8))
+                    # Both work: there is something to lose, and somebody to take over.
                     until(
-                        lambda victim=victim, began=began: trees[victim].has_worked(stage.witness, began),
-                        "the victim works",
+                        lambda began=began: all(tree.has_worked(stage.witness, began) for tree in trees),
+                        "both trees work",
                     )
                     pids = trees[victim].kill_tree()
                     struck += [(time.monotonic_ns(), pid) for pid in pids]
