@@ -146,10 +146,9 @@ static int take_bytes(CCallObject *self, PyObject *items, Py_ssize_t stride)
 
 static int ensure_pool(CoreObject *core, unsigned threads)
 {
-    if (core->cpool != NULL) {
-        return 0;
-    }
-    tg_status status = tg_cpool_create(core->core, threads, &core->cpool);
+    /* With the GIL: one thread at a time. A pool that was made for functions that compute is too small for ones that wait. */
+    tg_status status = core->cpool != NULL ? tg_cpool_grow(core->cpool, threads)
+                                           : tg_cpool_create(core->core, threads, &core->cpool);
     if (status != TG_OK) {
         tg_raise_status(core->state, status, "C pool");
         return -1;

@@ -1,7 +1,8 @@
 /* cpool.c - the threads that run C functions.
  *
  * Threads:  each owns its stretch, its tallies and its ticker; nothing is shared between them but the core.
- * Locks:    core->mutex to claim and to finish, never while a function runs. `stop` is read and written under it.
+ * Locks:    core->mutex to claim and to finish, never while a function runs. `stop` and `threads` are used under it; one
+ *           thread at a time may grow the pool.
  * Fork:     a child has none of the threads; tg_cpool_destroy answers TG_FORKED there and leaves everything alone.
  */
 #include "internal.h"
@@ -11,6 +12,7 @@
 
 struct worker {
     struct tg_cpool *pool;
+    struct worker *next;
     pthread_t thread;
     struct tg__tallies *tallies;
     struct tg_run ticker; /* for tg_run_now */
@@ -19,10 +21,10 @@ struct worker {
 
 struct tg_cpool {
     struct tg_core *core;
-    uint32_t threads;
-    uint32_t started;
-    bool stop;
-    struct worker workers[];
+    uint32_t threads; /* core->mutex */
+    bool stop, stopped; /* stopped: all are joined; only the thread that stops it looks */
+    /* The newest first. release when one is added, acquire in tg_cpool_due, which takes no lock; they leave with the pool. */
+    struct worker *_Atomic workers;
 };
 
 /* Times of one stretch on their way into the tallies, which another stretch finds empty again. */
@@ -222,33 +224,45 @@ static void *work(void *argument)
     return NULL;
 }
 
-static bool start_worker(struct tg_cpool *pool, struct worker *worker)
+static void free_worker(struct tg_core *core, struct worker *worker)
+{
+    if (worker->tallies != NULL) {
+        core->allocator.release(core->allocator.ctx, worker->tallies, sizeof *worker->tallies);
+    }
+    core->allocator.release(core->allocator.ctx, worker, sizeof *worker);
+}
+
+static bool start_worker(struct tg_cpool *pool)
 {
     struct tg_core *core = pool->core;
+    struct worker *worker = core->allocator.allocate(core->allocator.ctx, sizeof *worker);
+    if (worker == NULL) {
+        return false;
+    }
+    memset(worker, 0, sizeof *worker);
     worker->pool = pool;
+    worker->next = atomic_load_explicit(&pool->workers, memory_order_relaxed);
     worker->ticker.clock = &core->clock;
     worker->ticker.anchor_tsc = (uint64_t)1 << 63; /* no anchor yet */
     worker->tallies = core->allocator.allocate(core->allocator.ctx, sizeof *worker->tallies);
     if (worker->tallies == NULL) {
+        free_worker(core, worker);
         return false;
     }
     tg_histogram_init(&worker->tallies->running);
     tg_histogram_init(&worker->tallies->queued);
     worker->tallies->n_failures = 0;
     if (pthread_create(&worker->thread, NULL, work, worker) != 0) {
-        core->allocator.release(core->allocator.ctx, worker->tallies, sizeof *worker->tallies);
+        free_worker(core, worker);
         return false;
     }
+    atomic_store_explicit(&pool->workers, worker, memory_order_release);
     return true;
 }
 
-static size_t pool_size(uint32_t threads)
+tg_status tg_cpool_grow(struct tg_cpool *pool, uint32_t threads)
 {
-    return sizeof(struct tg_cpool) + threads * sizeof(struct worker);
-}
-
-tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpool **out)
-{
+    struct tg_core *core = pool->core;
     if (threads == 0 || threads > 4096) {
         return TG_INVALID;
     }
@@ -256,24 +270,39 @@ tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpoo
     if (status != TG_OK) {
         return status;
     }
-    struct tg_cpool *pool = core->allocator.allocate(core->allocator.ctx, pool_size(threads));
+    uint32_t started = pool->threads; /* only this thread changes it */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the threads of the application */
+    while (started < threads && start_worker(pool)) {
+        started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    status = tg__lock(core);
+    if (status == TG_OK) {
+        pool->threads = started;
+        tg__unlock(core);
+    }
+    return status == TG_OK && started < threads ? TG_SYSTEM : status;
+}
+
+tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpool **out)
+{
+    if (threads == 0 || threads > 4096) {
+        return TG_INVALID;
+    }
+    struct tg_cpool *pool = core->allocator.allocate(core->allocator.ctx, sizeof *pool);
     if (pool == NULL) {
         return TG_NOMEM;
     }
-    memset(pool, 0, pool_size(threads));
+    memset(pool, 0, sizeof *pool);
     pool->core = core;
-    pool->threads = threads;
-    /* Signals belong to the threads of the application. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (pool->started < threads && start_worker(pool, &pool->workers[pool->started])) {
-        pool->started++;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (pool->started < threads) {
-        tg_cpool_destroy(pool);
-        return TG_SYSTEM;
+    tg_status status = tg_cpool_grow(pool, threads);
+    if (status != TG_OK) {
+        if (tg_cpool_destroy(pool) != TG_OK) {
+            core->allocator.release(core->allocator.ctx, pool, sizeof *pool); /* forked: no thread was started */
+        }
+        return status;
     }
     *out = pool;
     return TG_OK;
@@ -282,8 +311,9 @@ tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpoo
 uint64_t tg_cpool_due(struct tg_cpool *pool)
 {
     uint64_t due_ns = TG_NEVER;
-    for (uint32_t i = 0; i < pool->threads; i++) {
-        uint64_t due = atomic_load_explicit(&pool->workers[i].due_ns, memory_order_relaxed);
+    struct worker *worker = atomic_load_explicit(&pool->workers, memory_order_acquire);
+    for (; worker != NULL; worker = worker->next) {
+        uint64_t due = atomic_load_explicit(&worker->due_ns, memory_order_relaxed);
         due_ns = due != 0 && due < due_ns ? due : due_ns;
     }
     return due_ns;
@@ -296,15 +326,19 @@ tg_status tg_cpool_stop(struct tg_cpool *pool)
     if (status != TG_OK) {
         return status;
     }
+    if (pool->stopped) {
+        tg__unlock(core);
+        return TG_OK;
+    }
     pool->stop = true;
     core->wakes++;
     core->to_broadcast = true;
     tg__unlock(core);
-    for (; pool->started != 0; pool->started--) {
-        struct worker *worker = &pool->workers[pool->started - 1];
+    struct worker *worker = atomic_load_explicit(&pool->workers, memory_order_relaxed);
+    for (; worker != NULL; worker = worker->next) { /* their records stay: tg_cpool_due may be reading them */
         pthread_join(worker->thread, NULL);
-        core->allocator.release(core->allocator.ctx, worker->tallies, sizeof *worker->tallies);
     }
+    pool->stopped = true;
     return TG_OK;
 }
 
@@ -312,8 +346,14 @@ tg_status tg_cpool_destroy(struct tg_cpool *pool)
 {
     struct tg_core *core = pool->core;
     tg_status status = tg_cpool_stop(pool);
-    if (status == TG_OK) {
-        core->allocator.release(core->allocator.ctx, pool, pool_size(pool->threads));
+    if (status != TG_OK) {
+        return status;
     }
-    return status;
+    struct worker *worker = atomic_load_explicit(&pool->workers, memory_order_relaxed), *next;
+    for (; worker != NULL; worker = next) {
+        next = worker->next;
+        free_worker(core, worker);
+    }
+    core->allocator.release(core->allocator.ctx, pool, sizeof *pool);
+    return TG_OK;
 }

@@ -75,7 +75,7 @@ uint32_t tg__run_truncate(struct tg_run *run, uint32_t *first)
 void tg__run_put_back(struct tg_run *run, uint32_t first, uint32_t n)
 {
     struct tg_lane *lane = run->lane;
-    struct tg_link *head = lane->resumed.next;
+    struct tg_link *before = &lane->resumed;
     for (uint32_t i = 0; i < n; i++) {
         struct tg_item *item = run->items[first + i];
         if (item->limits_held != 0) {
@@ -86,7 +86,8 @@ void tg__run_put_back(struct tg_run *run, uint32_t first, uint32_t n)
             tg__item_release(item, lane->core->now_ns);
             item->verdict = verdict;
         }
-        tg__line_put_back(lane, item, head);
+        tg__line_put_back(lane, item, before->next); /* before whom its key woke just now */
+        before = &item->link;
     }
     lane->n_claimed -= n;
     tg__lane_refresh(lane);

@@ -55,6 +55,45 @@ static void check_group(struct tg_group *group, uint64_t n)
     CHECK_EQ(stats.count[TG_CLASS_RUNNING], stats.attempts);
 }
 
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t met;
+    int here, wanted;
+} meeting = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+
+/* Returns when `wanted` elements are inside at once. */
+static double meet(double x)
+{
+    pthread_mutex_lock(&meeting.mutex);
+    meeting.here++;
+    pthread_cond_broadcast(&meeting.met);
+    while (meeting.here < meeting.wanted) {
+        pthread_cond_wait(&meeting.met, &meeting.mutex);
+    }
+    pthread_mutex_unlock(&meeting.mutex);
+    return x;
+}
+
+static void a_pool_grows_while_it_works(void)
+{
+    enum { MANY = 6 };
+    static double in[MANY], out[MANY];
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = MANY, .run_max = 1}, 1);
+    meeting.here = 0;
+    meeting.wanted = MANY;
+    struct tg_group *group = add_group(p.lane, (struct tg_group_options){0});
+    struct tg_ccall call = {.n = MANY, .double_function = meet, .in_doubles = in, .out_doubles = out};
+    CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+    CHECK_STATUS(tg_cpool_grow(p.pool, 0), TG_INVALID);
+    CHECK_OK(tg_cpool_grow(p.pool, MANY)); /* one thread could never end them */
+    CHECK_OK(tg_cpool_grow(p.pool, 2));    /* never fewer */
+    CHECK_OK(tg_group_wait(group, 60 * SECOND));
+    CHECK_EQ(tg_cpool_due(p.pool), TG_NEVER);
+    CHECK_OK(tg_group_destroy(group));
+    stop_pool(&p);
+}
+
 static void doubles_are_all_computed(void)
 {
     static double in[N], out[N];
@@ -355,7 +394,7 @@ static void a_thread_that_waits_for_another_kind_hears_of_the_end(void)
     stop_pool(&p);
 }
 
-RUN(TEST(doubles_are_all_computed), TEST(how_each_element_ended_is_written_down),
+RUN(TEST(doubles_are_all_computed), TEST(a_pool_grows_while_it_works), TEST(how_each_element_ended_is_written_down),
     TEST(an_element_that_returns_late_has_timed_out_and_is_retried),
     TEST(a_thread_that_waits_for_another_kind_hears_of_the_end), TEST(failures_are_retried_by_the_policy),
     TEST(a_call_nobody_works_on_can_be_cancelled), TEST(a_rate_holds_for_elements_too),

@@ -190,10 +190,78 @@ static void a_keyed_item_given_back_is_not_in_its_own_way(void)
     size_t n;
     CHECK_OK(tg_core_finish(f.core, run, 0, decided, TG_RUN_MAX, &n)); /* given up without a start */
     CHECK_EQ(limit_stats(limit).in_use, 0);
-    CHECK_EQ(run_out(&f, claim(&f, 1), 1), 1);
-    CHECK_EQ(run_out(&f, claim(&f, 1), 1), 1);
+    for (uint64_t i = 0; i < 2; i++) {
+        run = claim(&f, 1);
+        CHECK_EQ(run->items[0]->position, i); /* it kept its place before the other one of its key */
+        CHECK_EQ(limit_stats(limit).in_use, 1);
+        CHECK_EQ(run_out(&f, run, 1), 1);
+    }
     CHECK_EQ(limit_stats(limit).in_use, 0);
     CHECK_EQ(lane_stats(lane).started, 2);
+    finish(&f);
+}
+
+/* A probe that was never made says nothing about the other side, and must not be the last one that is ever allowed. */
+static void a_probe_given_back_is_made_by_another(void)
+{
+    struct fixture f;
+    start(&f);
+    struct tg_limit *limit = add_limit(
+        &f, (struct tg_limit_options){.kind = TG_LIMIT_BREAKER, .keyed = 1, .failure_ratio = 0.5, .min_calls = 2,
+                                      .window_ns = 10 * SECOND, .open_ns = SECOND, .probes = 1});
+    struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 4, .retry = {.attempts = 3, .base_ns = SECOND, .factor = 1}});
+    CHECK_OK(tg_lane_attach(lane, limit));
+    struct tg_group *group = add_group(lane, (struct tg_group_options){.open = 1});
+    for (uint64_t i = 0; i < 2; i++) {
+        submit_key(&f, group, 9, i);
+        end_item(&f, must_next(&f), TG_VERDICT_FAIL_RETRYABLE, 0);
+    }
+    CHECK_EQ(tg_limit_breaker_state(limit, 9), TG_BREAKER_OPEN);
+    set_time(&f, f.now + 2 * SECOND);
+    struct tg_run *run = claim(&f, 1);
+    CHECK(run != NULL);
+    CHECK_EQ(tg_limit_breaker_state(limit, 9), TG_BREAKER_HALF_OPEN);
+    CHECK(claim(&f, 2) == NULL); /* one probe at a time */
+    struct tg_item *item = run->items[0], *decided[TG_RUN_MAX];
+    size_t n;
+    CHECK_OK(tg_core_finish(f.core, run, 0, decided, TG_RUN_MAX, &n)); /* given up without a start */
+    CHECK_EQ(n, 0);
+    CHECK_EQ(limit_stats(limit).in_use, 0);
+    CHECK_EQ(item->attempts, 1);
+    CHECK_EQ(tg_limit_breaker_state(limit, 9), TG_BREAKER_HALF_OPEN); /* neither closed nor opened by it */
+    CHECK_EQ(run_out(&f, claim(&f, 1), 1), 1);
+    CHECK_EQ(tg_limit_breaker_state(limit, 9), TG_BREAKER_CLOSED);
+    CHECK_EQ(run_out(&f, claim(&f, 1), 1), 1);
+    CHECK_EQ(lane_stats(lane).outcomes[TG_OUTCOME_SUCCEEDED], 2);
+    finish(&f);
+}
+
+/* A thread that waits inside an item may take what it waits for, and nothing that may wait for it in turn. */
+static void one_lane_can_be_claimed_from_alone(void)
+{
+    struct fixture f;
+    start(&f);
+    struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 1});
+    struct tg_lane *other = add_lane(&f, (struct tg_lane_options){.concurrency = 1, .priority = 1});
+    submit_group(&f, other, 1);
+    struct tg_run *run, *theirs;
+    size_t n;
+    uint64_t due;
+    CHECK_OK(tg_lane_finish_claim(lane, NULL, 1, 0, NULL, 0, &n, &run, &due));
+    CHECK(run == NULL); /* there is work, elsewhere */
+    submit_group(&f, lane, 2);
+    CHECK_OK(tg_lane_finish_claim(lane, NULL, 1, 0, NULL, 0, &n, &run, &due));
+    CHECK(run != NULL && run->lane == lane);
+    CHECK_OK(tg_lane_finish_claim(lane, NULL, 2, 0, NULL, 0, &n, &theirs, &due));
+    CHECK(theirs == NULL); /* its permit is taken */
+    struct tg_item *item, *decided[TG_RUN_MAX];
+    while ((item = tg_run_take(run, f.now)) != NULL) {
+        tg_item_end(item, TG_VERDICT_OK, 0, f.now);
+    }
+    CHECK_OK(tg_lane_finish_claim(lane, run, 1, f.now, decided, TG_RUN_MAX, &n, &run, &due));
+    CHECK(run != NULL && run->lane == lane);
+    CHECK_EQ(run_out(&f, run, 1), 1);
+    CHECK_EQ(run_out(&f, claim(&f, 1), 1), 1); /* the other lane's */
     finish(&f);
 }
 
@@ -341,4 +409,5 @@ RUN(TEST(the_length_of_runs_follows_the_run_time), TEST(a_run_takes_one_permit),
     TEST(what_is_stuck_behind_a_blocking_item_is_run_by_others), TEST(a_run_gives_back_what_it_did_not_take),
     TEST(rates_and_keys_make_runs_of_one), TEST(a_keyed_item_given_back_is_not_in_its_own_way), TEST(a_shared_permit_is_taken_once_per_run),
     TEST(a_suspended_coroutine_leaves_with_the_permit), TEST(a_blocked_run_is_reported_as_overdue_once),
+    TEST(a_probe_given_back_is_made_by_another), TEST(one_lane_can_be_claimed_from_alone),
     TEST(cancel_reaches_items_claimed_and_not_begun), TEST(the_next_claim_can_come_with_the_finish))

@@ -63,6 +63,9 @@ struct tg_cpool;
 /* `threads` threads (at least 1) that serve TG_KIND_C lanes of the core until tg_cpool_destroy. Signals are
  * blocked in them. */
 tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpool **out);
+/* At least that many threads from now on; those that are there stay. TG_SYSTEM: fewer could be started, and they serve.
+ * Not from two threads at once. */
+tg_status tg_cpool_grow(struct tg_cpool *pool, uint32_t threads);
 /* Finishes the elements that run, stops and joins the threads. tg_cpool_due may be called all the while. */
 tg_status tg_cpool_stop(struct tg_cpool *pool);
 /* Stops the pool, unless that was done, and frees it. Call before tg_core_destroy; safe in a forked child, where

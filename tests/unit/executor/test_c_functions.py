@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -179,6 +181,8 @@ def test_it_takes_one_value_and_says_so(executors: Make) -> None:
 
 STUCK = """
 import ctypes
+import dataclasses
+import os
 from tidegate.executor import CFunction, Executor
 
 nap = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(lambda value: ctypes.CDLL(None).sleep(60))
@@ -216,3 +220,21 @@ def test_also_while_the_executor_is_being_closed() -> None:
     )
 
     assert done.returncode == 86, done.stderr
+
+
+def test_functions_that_wait_get_their_threads_after_ones_that_compute(executors: Make) -> None:
+    """The pool is made for the first call, and grows when a later one needs more."""
+    many = 2 * len(os.sched_getaffinity(0)) + 2
+    together = threading.Barrier(many)  # breaks, which fails no C function: so it is noted
+
+    def waits(value: float) -> float:
+        try:
+            together.wait(30.0)
+        except threading.BrokenBarrierError:
+            return -1.0
+        return value
+
+    executor = executors(many)
+    assert list(executor.map(CFunction.of(Double(lambda value: value)), [1.0, 2.0]).values) == [1.0, 2.0]
+    function = dataclasses.replace(CFunction.of(Double(waits)), blocks=True)
+    assert list(executor.map(function, [3.0] * many).values) == [3.0] * many
