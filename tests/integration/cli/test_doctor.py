@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tidegate import Tidegate
 from tidegate.embedded import EmbeddedServer, find_shared
+from tidegate.ledger.port import Committed, Lease, Settlement
+from tidegate.model.outcome import Outcome
+from tidegate.model.wire import encode_results
 from tidegate.settings import load_settings
 
 Run = Callable[..., Any]
@@ -29,6 +33,45 @@ def test_a_good_installation_is_well(run: Run, shop: Path) -> None:
     assert checks["workers"]["state"] == "note"  # none is running
     assert "tidegate worker" in checks["workers"]["remedy"]
     assert "durability" in run("doctor").out
+
+
+def test_doctor_warns_when_what_is_kept_of_jobs_takes_a_large_part_of_the_server(
+    run: Run, own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results are the one thing on the server that grows with the work that was done."""
+    monkeypatch.setenv("TIDEGATE_URL", own_server.url)
+    with Tidegate(own_server.url) as gate:
+        ledger = gate.ledger()
+        ledger.client.config_set("maxmemory", 32 << 20)
+        assert _checks(run("doctor", "--json"))["results"]["state"] == "ok"
+        job = gate.task(lambda number: number).map([1])
+        lease = ledger.claim(job.id, ticket=1, claimer="test/0", nonce="a", lease_ms=60_000)
+        assert isinstance(lease, Lease)
+        results = encode_results([0], [msgspec.Raw(msgspec.msgpack.encode(b"x" * (10 << 20)))])
+        settled = Settlement(settled=1, outcomes={Outcome.SUCCEEDED: 1}, results=results)
+        assert isinstance(ledger.commit(lease, settled, nonce="b", lease_ms=1000), Committed)
+
+    ran = run("doctor", "--json")
+
+    assert ran.code == 0
+    check = _checks(ran)["results"]
+    assert check["state"] == "note"
+    assert "of 33,554,432 bytes" in check["detail"]
+    assert "keep_results=False" in check["remedy"]
+
+
+def test_who_may_not_look_at_the_servers_memory_is_told_so_and_all_is_well(
+    run: Run, own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tidegate(own_server.url) as gate:
+        gate.task(lambda number: number).map([1])
+        gate.ledger().client.execute_command("ACL", "SETUSER", "default", "-memory")
+    monkeypatch.setenv("TIDEGATE_URL", own_server.url)
+
+    ran = run("doctor", "--json")
+
+    assert ran.code == 0
+    assert "not known" in _checks(ran)["results"]["detail"]
 
 
 def test_doctor_starts_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import typer
@@ -17,11 +17,16 @@ from rich.text import Text
 
 from tidegate.cli.options import Json, Url
 from tidegate.cli.output import console, print_json, printable
-from tidegate.errors import TidegateError
+from tidegate.errors import LedgerError, TidegateError
 from tidegate.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from tidegate.ledger.redis import RedisLedger
 
 State = Literal["ok", "note", "bad"]
 _MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red]"}
+#: Share of the server's memory in results and dead letters from which doctor says something.
+_MUCH_KEPT = 0.25
 _EXTRAS = {"uvloop": "pip install 'tidegate[uvloop]'"}
 
 
@@ -126,11 +131,30 @@ def _server(address: str) -> Iterator[Check]:
     ledger = RedisLedger.from_url(address)
     facts = ledger.check()
     yield Check("server", "ok", ", ".join(f"{name} {value}" for name, value in facts.items()))
+    yield from _results(ledger)
     workers = ledger.workers()
     if workers:
         yield Check("workers", "ok", f"{len(workers)} worker processes")
     else:
         yield Check("workers", "note", "no worker is running", "start one: tidegate worker MODULE:NAME")
+
+
+def _results(ledger: RedisLedger) -> Iterator[Check]:
+    """What items returned stays until their jobs expire: nothing else on the server grows with the work that was done."""
+    try:
+        kept, limit = ledger.kept_bytes()
+    except LedgerError as error:  # a user that may run the scripts, and not look at memory
+        yield Check("results", "note", f"how much is kept is not known: {error.cause}")
+        return
+    detail = f"results and dead letters take {kept:,} of {limit:,} bytes" if limit else f"{kept:,} bytes"
+    if limit and kept >= _MUCH_KEPT * limit:
+        remedy = (
+            "keep less (keep_results=False, return references), or for a shorter time (ttl_s of a job, TIDEGATE_JOB_TTL_S), "
+            "or give the server more memory: one that is full refuses new work"
+        )
+        yield Check("results", "note", detail, remedy)
+    else:
+        yield Check("results", "ok", detail)
 
 
 def _broker(settings: Settings, address: str) -> Iterator[Check]:

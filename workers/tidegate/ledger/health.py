@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import redis
+
 from tidegate.errors import LedgerUnsuitable
+from tidegate.ledger import keys
 from tidegate.ledger.calls import Caller
 
 _OLDEST = (6, 2)
@@ -43,6 +47,22 @@ def check(caller: Caller) -> dict[str, str]:
         "uptime_s": str(info.get("uptime_in_seconds", "")),
         "run_id": str(info.get("run_id", "")),
     }
+
+
+def kept(caller: Caller, job_ids: Sequence[str]) -> tuple[int, int]:
+    """Bytes of the server's memory that results and dead letters of these jobs take (the server estimates), and bytes that it
+    may use at all: its limit, or the machine's memory; 0 where it does not say."""
+
+    def ask(client: redis.Redis) -> list[Any]:
+        with client.pipeline(transaction=False) as pipe:
+            pipe.info("memory")
+            for job_id in job_ids:
+                for part in ("results", "dead"):
+                    pipe.memory_usage(keys.job_key(job_id, part))
+            return pipe.execute()
+
+    info, *sizes = caller.command("kept", ask)
+    return sum(size or 0 for size in sizes), int(info.get("maxmemory") or info.get("total_system_memory") or 0)
 
 
 def check_durable(caller: Caller) -> None:

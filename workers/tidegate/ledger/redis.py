@@ -315,6 +315,10 @@ class RedisLedger(JobReader):
         """See the port."""
         return health.check(self._caller)
 
+    def kept_bytes(self, jobs: int = 200) -> tuple[int, int]:
+        """Bytes that results and dead letters of the newest jobs take, and bytes that the server may use, 0 if unknown."""
+        return health.kept(self._caller, self._index.newest(0, jobs))
+
     def incarnation(self) -> str:
         """See ``Presence``: ``LedgerLost`` when the server came back without its data."""
         return self._presence.incarnation()
