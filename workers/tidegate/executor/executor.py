@@ -17,6 +17,7 @@ from tidegate.executor.kinds import CFunction, kind_of
 from tidegate.executor.lanes import Breaker, HostLimit
 from tidegate.executor.memory import MemoryGuard, memory_limit_bytes
 from tidegate.executor.nesting import Level, Places, awaiting, depth_in, innermost, waiting
+from tidegate.executor.options import demand_function, demand_numbers, demand_parts
 from tidegate.executor.origins import caller
 from tidegate.executor.outcomes import CapturedFailure, ItemOutcome, KeepTraceback, Outcomes, Part, capture_error
 from tidegate.executor.report import ExecutorReport, Totals
@@ -73,8 +74,9 @@ class Executor:
         slabs: bool = True,
         name: str = "executor",
     ) -> None:
-        if isinstance(fallback, CFunction):
-            raise ConfigurationError("fallback is a C function", remedy="use a Python function of (item, error)")
+        demand_numbers(concurrency=concurrency, threads=threads, burst=burst, memory_limit=memory_limit)
+        demand_numbers(timeout=timeout, hard_timeout=hard_timeout)
+        demand_parts(limits, breaker, fallback, burst)
         if memory_limit is not None and memory_limit < 1:
             raise ConfigurationError(f"memory_limit={memory_limit}", remedy="use bytes above 0, or None")
         self.policy = TaskPolicy(
@@ -87,7 +89,7 @@ class Executor:
         self.name = name
         self._fallback = fallback
         self._lanes: dict[tuple[int, bool, int], Lane] = {}
-        self._known: tuple[object, int] = (None, 0)  # the last function: telling its kind costs as much as running many
+        self._known: tuple[object, int] = (self, 0)  # the last function: telling its kind costs as much as running many
         self._lock = threading.Lock()
         renew_lock_in_children(self)
         self._host = Host(threads=threads, max_items=100_000_000, name=name, slabs=slabs, capture=capture_error)
@@ -302,7 +304,11 @@ class Executor:
 
     def _lane_for(self, function: Function, *, here: bool = False, plain: bool = False, depth: int = 0) -> Lane:
         known = self._known
-        kind = known[1] if known[0] is function else kind_of(function)
+        if known[0] is function:
+            kind = known[1]
+        else:
+            demand_function(function)
+            kind = kind_of(function)
         self._known = (function, kind)
         if here and kind == _native.KIND_COROUTINE:
             kind = self._host.attach_loop()
