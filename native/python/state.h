@@ -72,7 +72,7 @@ struct tg_worker {
     uint64_t interrupted;     /* sequence an interrupt was sent to; GIL */
     _Atomic int inner_active; /* a nested level runs items now: not to be interrupted */
     /* Of the record of an event loop (pump_watch.h), else 0. */
-    int on_loop;
+    _Atomic int on_loop; /* written with the GIL, read by the watchdog without */
     _Atomic int active;   /* steps are being made */
     uint64_t looked_at;   /* watchdog: the sequence that the look before found running */
     uint64_t overdue_ns;  /* watchdog: when it was found overdue */
