@@ -47,7 +47,7 @@ PyObject *tg_name_culprits(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(igno
         if (sigaction(signals[i], &action, &found) != 0) {
             return PyErr_SetFromErrno(PyExc_OSError);
         }
-        if (found.sa_handler != on_fatal) { /* else a forked child: it has the handler from its parent, and what was before it */
+        if (found.sa_handler != on_fatal) { /* else a forked child: its parent put both there */
             before[i] = found;
         }
     }

@@ -74,7 +74,7 @@ static struct begun begin(PumpObject *self, RunObject *run, struct tg_item *item
     }
     if (begun.step == TG_STEP_SUSPENDED) {
         tg_ambient_drop(&self->ambient); /* the coroutine's for good */
-    } else if (self->worker != NULL && core->journal != NULL && worker->slot != TG_NO_SLOT) { /* else the step closed the pump */
+    } else if (self->worker != NULL && core->journal != NULL && worker->slot != TG_NO_SLOT) { /* not if it closed the pump */
         tg_journal_end(core->journal, worker->slot);
     }
     return begun;

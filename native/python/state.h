@@ -328,7 +328,8 @@ void tg_sync_serve(CoreObject *core, struct tg_worker *worker, struct tg_run *cl
                    uint64_t deadline_ns, uint64_t *due_ns);
 /* Calls a function with an item of the given shape. */
 PyObject *tg_call_item(PyObject *function, PyObject *item, int shape);
-/* Calls the run's function. One in Python is called without the check that what it returned agrees with the error it set: it always does. */
+/* Calls the run's function. One in Python is called without the check that what it returned agrees with the error it set:
+ * it always does. */
 static inline PyObject *tg_run_call(RunObject *run, PyObject *item)
 {
     if (run->shape != 0) {
@@ -369,6 +370,10 @@ int tg_stats_add_coarse(struct tg_module_state *state, PyObject *dict, int class
 /* ---- types ---- */
 PyObject *tg_lane_start(LaneObject *self, PyObject *args, PyObject *kwargs);
 extern PyType_Spec tg_core_spec, tg_lane_spec, tg_limit_spec, tg_run_spec, tg_ccall_spec, tg_pump_spec, tg_scope_spec;
+
+/* ---- core_make.c ---- */
+PyObject *tg_core_limit(CoreObject *self, PyObject *args, PyObject *kwargs);
+PyObject *tg_core_lane(CoreObject *self, PyObject *args, PyObject *kwargs);
 
 /* ---- run_take.c ---- */
 PyObject *tg_run_take_settled(RunObject *run, PyObject *unused);

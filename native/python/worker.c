@@ -25,7 +25,7 @@ struct tg_worker *tg_worker_enter(CoreObject *self)
         } else if (other->on_loop && other->thread_id == thread_id &&
                    atomic_load_explicit(&other->start_ns, memory_order_relaxed) != 0 &&
                    !atomic_load_explicit(&other->inner_active, memory_order_relaxed)) {
-            below = other; /* a coroutine waits here, and runs sync items meanwhile; if one of those waits, it is said already */
+            below = other; /* a coroutine waits here, and runs sync items meanwhile; said once, by the first of them */
         }
     }
     if (worker == NULL) {

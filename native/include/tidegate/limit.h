@@ -5,7 +5,8 @@
  *
  * Unkeyed: one gate. While it is shut the whole lane waits, and its items are charged `limited` from that moment.
  * Keyed: one gate per 64-bit key, made on first use, forgotten when idle. Items wait in the line of their key; items with
- * other keys pass; an item whose key is TG_NO_KEY is not bound. A limit whose line is freed serves the highest lane priority first, then in order of arrival.
+ * other keys pass; an item whose key is TG_NO_KEY is not bound. A limit whose line is freed serves the highest lane
+ * priority first, then in order of arrival.
  *
  * A concurrency permit is held from start to completion. A sequential run (run.h) takes one permit of an unkeyed limit,
  * because its items never run at the same time. A rate is charged once per attempt, when it starts.
