@@ -74,6 +74,23 @@ def test_who_may_not_look_at_the_servers_memory_is_told_so_and_all_is_well(
     assert "not known" in _checks(ran)["results"]["detail"]
 
 
+def test_a_signing_key_that_no_app_would_take_is_named_and_never_shown(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "not signed" in _checks(run("doctor", "--json"))["signing"]["detail"]
+    monkeypatch.setenv("TIDEGATE_SIGNING_KEY", "a secret of some length")
+    assert _checks(run("doctor", "--json"))["signing"]["detail"] == "jobs are signed and checked"
+    monkeypatch.setenv("TIDEGATE_SIGNING_KEY", "a secret of some length,hushhush")
+
+    ran = run("doctor", "--json")
+
+    assert ran.code == 2
+    check = _checks(ran)["signing"]
+    assert check["state"] == "bad"
+    assert "shorter than" in check["detail"]
+    assert "hushhush" not in ran.out
+
+
 def test_doctor_starts_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TIDEGATE_URL", raising=False)
     monkeypatch.setenv("TIDEGATE_STATE_DIR", str(tmp_path))

@@ -58,6 +58,7 @@ def _all_checks(url: str | None) -> Iterator[Check]:
     settings: list[Settings] = []
     yield from _guarded("settings", lambda: _settings(url, settings))
     if settings:
+        yield from _guarded("signing", lambda: _signing(settings[0]))
         address: list[str] = []
         yield from _guarded("address", lambda: _address(settings[0], address))
         if address:
@@ -99,6 +100,16 @@ def _settings(url: str | None, found: list[Settings]) -> Iterator[Check]:
     file = os.environ.get("TIDEGATE_CONFIG")
     parts = [f"file {file}" if file else "no file (TIDEGATE_CONFIG)", ", ".join(named) or "no TIDEGATE_* variables"]
     yield Check("settings", "ok", "; ".join(parts))
+
+
+def _signing(settings: Settings) -> Iterator[Check]:
+    from tidegate.model.signing import Keyring
+
+    secret = settings.signing_key
+    signs = bool(Keyring(None if secret is None else secret.get_secret_value()))
+    yield Check(
+        "signing", "ok", "jobs are signed and checked" if signs else "jobs are not signed (TIDEGATE_SIGNING_KEY)"
+    )
 
 
 def _address(settings: Settings, found: list[str]) -> Iterator[Check]:
