@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import ctypes.util
+import sys
 import threading
 import time
 from array import array
@@ -353,6 +354,35 @@ def test_cancelling_amap_cancels_its_items(executors: Make) -> None:
 
     asyncio.run(main())
     assert sorted(cancelled) == [0, 1, 2, 3]
+
+
+def test_sync_items_that_outlive_their_cancelled_loop_end_in_silence(
+    executors: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    executor, begun, go_on = executors(1), threading.Event(), threading.Event()
+
+    def item(_: int) -> None:
+        begun.set()
+        go_on.wait(30.0)
+
+    async def main() -> None:
+        waiting = asyncio.create_task(executor.amap(item, range(3)))
+        await asyncio.to_thread(begun.wait, 30.0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    asyncio.run(main())
+    go_on.set()
+    assert executor.close(timeout_s=30.0)
+    assert heard == []
+
+
+def test_the_report_is_there_after_the_end() -> None:
+    with Executor(2) as executor:
+        executor.map(abs, range(10))
+    assert executor.report().items == 10
 
 
 def test_async_with_closes_without_blocking_the_loop() -> None:

@@ -6,15 +6,17 @@ import asyncio
 import threading
 from array import array
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
-from tidegate.errors import ConfigurationError
+from tidegate.errors import ConfigurationError, ExecutorClosed
 from tidegate.executor import _native
 from tidegate.executor.ccalls import AnyRun, CRun, part_of
 from tidegate.executor.forks import renew_lock_in_children
 from tidegate.executor.host import Host, Lane, Run
 from tidegate.executor.kinds import CFunction, kind_of
 from tidegate.executor.lanes import Breaker, HostLimit
+from tidegate.executor.loops import call_soon
 from tidegate.executor.memory import MemoryGuard, memory_limit_bytes
 from tidegate.executor.nesting import Level, Places, awaiting, depth_in, innermost, waiting
 from tidegate.executor.options import demand_function, demand_numbers, demand_parts
@@ -364,7 +366,7 @@ class Executor:
                 future.set_result(None)
 
         def ended(_run: object) -> None:
-            wake() if threading.get_ident() == thread else loop.call_soon_threadsafe(wake)
+            wake() if threading.get_ident() == thread else call_soon(loop, wake)
 
         run.add_done_callback(ended)
         looks: list[asyncio.TimerHandle] = []
@@ -387,9 +389,12 @@ class Executor:
 
     def report(self) -> ExecutorReport:
         """What was done so far, how long it took, what went wrong, and what to change. Print it, or ``to_dict()``."""
+        self._add_up()
+        return self._totals.report(self.policy, self.memory, self._host.stats())
+
+    def _add_up(self) -> None:
         for delta in self._host.snapshot():
             self._totals.add(delta)
-        return self._totals.report(self.policy, self.memory, self._host.stats())
 
     @property
     def host(self) -> Host:
@@ -398,6 +403,8 @@ class Executor:
 
     def close(self, *, timeout_s: float | None = 30.0) -> bool:
         """Cancel what waits, let running sync items end, cancel coroutines; leave no thread, timer or task behind."""
+        with suppress(ExecutorClosed):  # in a forked child
+            self._add_up()  # closing lets go of the lanes, and the report is wanted after it too
         return self._host.close(timeout_s=timeout_s)
 
     async def aclose(self, *, timeout_s: float = 30.0) -> bool:

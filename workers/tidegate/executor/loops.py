@@ -76,21 +76,22 @@ class LoopThread:
         """As :meth:`close`, without waiting for it."""
         loop, pump = self.loop, self.pump
         if loop is not None and pump is not None and not loop.is_closed():
-            _call(loop, lambda: _quiesce(loop, pump, 1.0))
+            call_soon(loop, lambda: _quiesce(loop, pump, 1.0))
 
     def close(self, timeout_s: float) -> bool:
         """Cancel what runs, wait for it, end the loop. False: a coroutine would not end in time and was abandoned."""
         loop, pump = self.loop, self.pump
         if loop is None or pump is None or loop.is_closed():
             return True
-        if not _call(loop, lambda: _quiesce(loop, pump, timeout_s)):
+        if not call_soon(loop, lambda: _quiesce(loop, pump, timeout_s)):
             return False
         self.thread.join(timeout_s + 1.0)  # the loop gives up on its coroutines after timeout_s
         self.pump = None
         return not self.thread.is_alive()
 
 
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
+def call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
+    """From any thread; False: the loop is closed."""
     try:
         loop.call_soon_threadsafe(function)
     except RuntimeError:  # the loop was closed meanwhile

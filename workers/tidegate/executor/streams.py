@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.errors import ConfigurationError
 from tidegate.executor.ccalls import AnyRun, part_of
 from tidegate.executor.kinds import CFunction
+from tidegate.executor.loops import call_soon
 from tidegate.executor.nesting import Level, awaiting, innermost, waiting
 from tidegate.executor.origins import caller
 from tidegate.executor.outcomes import ItemOutcome, Part
@@ -252,7 +253,7 @@ async def _feed(
         first += len(batch)
         batch = []
         pieces.append(piece)
-        piece.run.add_done_callback(lambda _run: loop.call_soon_threadsafe(changed.set))
+        piece.run.add_done_callback(lambda _run: call_soon(loop, changed.set))
 
     try:
         async for item in source:
