@@ -113,8 +113,9 @@ def poison(scale: Scale) -> Row:
         ended = witness.read(f"{stage.witness}.ended", job.id).by_index
         dead = {failure.index: failure for failure in job.failures()}
         assert tree.exit_code is None
-    # Who is killed from outside is not known the first time, and not charged for it.
-    charged = Counter(min(3, seen[index]) if how[index] == "killed" else seen[index] for index in where)
+    # Three deaths are charged, and three were begun: more when another's crash interrupted one, or when nobody could know
+    # who it was the first time (a kill from outside), which is charged to nobody.
+    charged = Counter(min(3, seen[index]) for index in where if index in dead and "died 3 times" in dead[index].message)
     interrupted = sum(count - ended[index] for index, count in seen.items() if index not in how)
     return Row(
         fault="poison items (SIGSEGV, abort, _exit, hang in C, SIGKILL)",
