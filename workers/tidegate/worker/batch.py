@@ -296,9 +296,12 @@ class TicketRunner:
         lease = work.lease
         work.closed = True
         if work.run is not None:
-            work.run.cancel("handed back")
+            work.run.drain()
         settlement = Settlement(settled=0, hand_back=True, attempts=lease.attempts, crashes=lease.crashes)
         self._bench.committer.send(work, settlement)
+        # Not before the batch is somebody else's: should this process die first, what it holds must not pass for cancelled.
+        if work.run is not None:
+            work.run.cancel("handed back")
         self._bench.keeper.drop(work)
 
     def _lane(self, task: str) -> tuple[WorkLane | None, str]:
