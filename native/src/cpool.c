@@ -21,7 +21,8 @@ struct worker {
 
 struct tg_cpool {
     struct tg_core *core;
-    uint32_t threads; /* core->mutex */
+    uint32_t threads; /* that are at work: each counts itself before it claims. core->mutex */
+    uint32_t started; /* by the one thread that makes the pool and lets it grow */
     bool stop, stopped; /* stopped: all are joined; only the thread that stops it looks */
     /* The newest first. release when one is added, acquire in tg_cpool_due, which takes no lock; they leave with the pool. */
     struct worker *_Atomic workers;
@@ -210,6 +211,7 @@ static void *work(void *argument)
     if (tg__lock(core) != TG_OK) {
         return NULL;
     }
+    worker->pool->threads++;
     while (next_stretch(worker->pool, &stretch)) {
         uint64_t mult = core->tsc_mult;
         tg__unlock(core);
@@ -270,20 +272,14 @@ tg_status tg_cpool_grow(struct tg_cpool *pool, uint32_t threads)
     if (status != TG_OK) {
         return status;
     }
-    uint32_t started = pool->threads; /* only this thread changes it */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the threads of the application */
-    while (started < threads && start_worker(pool)) {
-        started++;
+    while (pool->started < threads && start_worker(pool)) {
+        pool->started++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    status = tg__lock(core);
-    if (status == TG_OK) {
-        pool->threads = started;
-        tg__unlock(core);
-    }
-    return status == TG_OK && started < threads ? TG_SYSTEM : status;
+    return pool->started < threads ? TG_SYSTEM : TG_OK;
 }
 
 tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpool **out)

@@ -329,6 +329,26 @@ static void destroying_a_busy_pool_keeps_what_is_unclaimed(void)
     stop_pool(&p);
 }
 
+/* Its first thread may be at work before the second is there, and before the pool is anybody's. */
+static void work_may_be_waiting_when_a_pool_is_made(void)
+{
+    enum { COUNT = 256, ROUNDS = 100 };
+    static double in[COUNT], out[COUNT];
+    struct pool_fixture p;
+    start_pool(&p, (struct tg_lane_options){.concurrency = 2}, 2);
+    for (int round = 0; round < ROUNDS; round++) {
+        CHECK_OK(tg_cpool_destroy(p.pool));
+        struct tg_group *group = add_group(p.lane, (struct tg_group_options){0});
+        struct tg_ccall call = {.n = COUNT, .double_function = tg_simulate_spin, .in_doubles = in, .out_doubles = out};
+        CHECK_OK(tg_core_submit_ccall(p.core, group, &call, 0));
+        CHECK_OK(tg_cpool_create(p.core, 2, &p.pool));
+        CHECK_OK(tg_group_wait(group, 60 * SECOND));
+        CHECK_EQ(group_stats(group).outcomes[TG_OUTCOME_SUCCEEDED], COUNT);
+        CHECK_OK(tg_group_destroy(group));
+    }
+    stop_pool(&p);
+}
+
 static void how_each_element_ended_is_written_down(void)
 {
     static struct bytes_call b;
@@ -394,7 +414,8 @@ static void a_thread_that_waits_for_another_kind_hears_of_the_end(void)
     stop_pool(&p);
 }
 
-RUN(TEST(doubles_are_all_computed), TEST(a_pool_grows_while_it_works), TEST(how_each_element_ended_is_written_down),
+RUN(TEST(doubles_are_all_computed), TEST(a_pool_grows_while_it_works),
+    TEST(work_may_be_waiting_when_a_pool_is_made), TEST(how_each_element_ended_is_written_down),
     TEST(an_element_that_returns_late_has_timed_out_and_is_retried),
     TEST(a_thread_that_waits_for_another_kind_hears_of_the_end), TEST(failures_are_retried_by_the_policy),
     TEST(a_call_nobody_works_on_can_be_cancelled), TEST(a_rate_holds_for_elements_too),
