@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -80,10 +80,13 @@ def test_anyio_delivers_a_cancellation_to_a_shielded_part_later(main, recorder):
 
 
 @asynccontextmanager
-async def web_server(silent: bool = False) -> AsyncIterator[str]:
+async def web_server(silent: Callable[[], None] | None = None) -> AsyncIterator[str]:
+    """Says hello; or, with ``silent``, calls it when a request is there, and says nothing until the client hangs up."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        if silent:
+        if silent is not None:
+            silent()
             await reader.read()  # until the client hangs up
             hung_up.set()
         else:
@@ -96,7 +99,7 @@ async def web_server(silent: bool = False) -> AsyncIterator[str]:
     async with server:
         host, port = server.sockets[0].getsockname()[:2]
         yield f"http://{host}:{port}/"
-        if silent:
+        if silent is not None:
             await hung_up.wait()
 
 
@@ -121,10 +124,15 @@ def test_httpx_is_cancelled_by_a_timeout_around_it(main, recorder):
     httpx = pytest.importorskip("httpx")
 
     async def body():
-        async with web_server(silent=True) as url, httpx.AsyncClient(trust_env=False) as client:
+        patience = asyncio.timeout(None)
+
+        def run_out():  # once the request is there: earlier, on a slow machine, nobody would have asked anything yet
+            patience.reschedule(asyncio.get_running_loop().time())
+
+        async with web_server(silent=run_out) as url, httpx.AsyncClient(trust_env=False, timeout=None) as client:
 
             async def fetch():
-                async with asyncio.timeout(0.02):
+                async with patience:
                     await client.get(url)
 
             error, raised = await recorder().outcome(fetch())
