@@ -21,7 +21,7 @@ struct worker {
 
 struct tg_cpool {
     struct tg_core *core;
-    uint32_t threads; /* that are at work: each counts itself before it claims. core->mutex */
+    uint32_t threads; /* among whom work is shared out: counted before they start. core->mutex */
     uint32_t started; /* by the one thread that makes the pool and lets it grow */
     bool stop, stopped; /* stopped: all are joined; only the thread that stops it looks */
     /* The newest first. release when one is added, acquire in tg_cpool_due, which takes no lock; they leave with the pool. */
@@ -211,7 +211,6 @@ static void *work(void *argument)
     if (tg__lock(core) != TG_OK) {
         return NULL;
     }
-    worker->pool->threads++;
     while (next_stretch(worker->pool, &stretch)) {
         uint64_t mult = core->tsc_mult;
         tg__unlock(core);
@@ -272,6 +271,11 @@ tg_status tg_cpool_grow(struct tg_cpool *pool, uint32_t threads)
     if (status != TG_OK) {
         return status;
     }
+    if ((status = tg__lock(core)) != TG_OK) {
+        return status;
+    }
+    pool->threads = threads > pool->threads ? threads : pool->threads;
+    tg__unlock(core);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the threads of the application */
@@ -279,7 +283,14 @@ tg_status tg_cpool_grow(struct tg_cpool *pool, uint32_t threads)
         pool->started++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return pool->started < threads ? TG_SYSTEM : TG_OK;
+    if (pool->started >= threads) {
+        return TG_OK;
+    }
+    if (tg__lock(core) == TG_OK) {
+        pool->threads = pool->started;
+        tg__unlock(core);
+    }
+    return TG_SYSTEM;
 }
 
 tg_status tg_cpool_create(struct tg_core *core, uint32_t threads, struct tg_cpool **out)
