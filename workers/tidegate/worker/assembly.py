@@ -113,6 +113,7 @@ class Assembly:
             sweep_s=settings.sweep_s,
             send_tickets=self.send_tickets,
             facts=self.facts,
+            serve_here=self._serve_here,
             patience=self.patience,
         )
         quarantine = Quarantine(self._side_client)
@@ -190,6 +191,13 @@ class Assembly:
         if sender is None:
             sender = self._senders[queue] = TicketSender(self._app.celery, queue)
         return sender.send(job_id, numbers)
+
+    def _serve_here(self, queue: str, job_id: str, numbers: tuple[int, ...]) -> None:
+        """Tickets that no broker takes: what was accepted drains all the same, in the slots that this process has free."""
+        if queue not in self.queues or not self.gate.is_open:
+            return
+        for number in numbers[: self.slots.free]:
+            threading.Thread(target=self.runner.serve, args=(job_id, number, queue), daemon=True).start()
 
     def facts(self) -> Facts:
         """What the ledger's registry shows of this process."""

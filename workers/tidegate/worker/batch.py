@@ -83,11 +83,11 @@ class TicketRunner:
     def serve(self, job_id: str, ticket: int, queue: str) -> None:
         """Work on the job for one time slice."""
         bench = self._bench
-        if not bench.gate.wait_open():
-            self.put_back(job_id, ticket, queue)
-            return
         slot = bench.slots.take()
         try:
+            if not bench.gate.wait_open():
+                self.put_back(job_id, ticket, queue)
+                return
             visit = Visit(job_id, ticket, queue, slot, time.monotonic_ns() + self._slice_ns)
             while self._visit(visit) and not self.put_back(job_id, ticket, queue):
                 # The broker takes no messages, as a full server does. The ticket stays here, so that accepted work drains.

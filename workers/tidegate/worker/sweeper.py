@@ -23,7 +23,10 @@ Facts = Mapping[str, str | int | float]
 
 
 class Sweeper:
-    """One pass is bounded: at most ``jobs_limit`` jobs, the longest unswept first, and ``limit`` batches of each."""
+    """One pass is bounded: at most ``jobs_limit`` jobs, the longest unswept first, and ``limit`` batches of each.
+
+    ``send_tickets(queue, job_id, numbers)`` says how many went out; ``serve_here`` takes the same when none did.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Sweeper:
         sweep_s: float,
         send_tickets: Callable[[str, str, tuple[int, ...]], object],
         facts: Callable[[], Facts],
+        serve_here: Callable[[str, str, tuple[int, ...]], None] = lambda *_: None,
         patience: Patience | None = None,
         jobs_limit: int = 1000,
     ) -> None:
@@ -43,6 +47,7 @@ class Sweeper:
         self._sweep_ms = round(sweep_s * 1000)
         self._send_tickets = send_tickets
         self._facts = facts
+        self._serve_here = serve_here
         self._patience = patience
         self._jobs_limit = jobs_limit
         self._let_others = 0
@@ -96,8 +101,9 @@ class Sweeper:
     def _sweep_job(self, job_id: str, live_slots: int) -> None:
         # Unseen for one sweep is lost, so that what lost all its tickets goes on within two.
         swept = self._ledger.sweep(job_id, slots=live_slots, stall_ms=self._sweep_ms)
-        if swept.tickets:
-            self._send_tickets(swept.queue, job_id, swept.tickets)
+        if swept.tickets and not self._send_tickets(swept.queue, job_id, swept.tickets):
+            # The broker takes no messages, as a full server does. Those that these replace are worth nothing any more.
+            self._serve_here(swept.queue, job_id, swept.tickets)
         if swept.expired_leases:
             self.expired_leases += swept.expired_leases
             log.warning("leases expired, batches are ready again job=%s count=%d", job_id, swept.expired_leases)
