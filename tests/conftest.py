@@ -7,8 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tidegate.embedded import EmbeddedServer
+
+# Whether an example passes must not depend on how fast it ran, nor whether a run passes on which examples it drew: they are
+# the same each time. `--hypothesis-profile=explore` draws others.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", settings.get_profile("same"), derandomize=False)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True, scope="session")

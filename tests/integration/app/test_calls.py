@@ -153,15 +153,21 @@ def test_closing_the_app_seals_the_job_and_answers_the_calls(ledger_url: str) ->
 def test_a_job_of_calls_ends_when_it_is_full_or_idle(working: Tidegate, monkeypatch: pytest.MonkeyPatch) -> None:
     """No job grows without bound, and every job ends."""
     monkeypatch.setattr(calls, "_CALLS_PER_JOB", 10)
-    monkeypatch.setattr(calls, "_IDLE_S", 0.2)
+    monkeypatch.setattr(calls, "_IDLE_S", 600.0)
     task = working.task(lambda number: number)
 
     answers = [task.submit(number) for number in range(35)]
     assert [answer.result(timeout=60) for answer in answers] == list(range(35))
 
+    assert [answer.job_id for answer in answers] == [answers[number // 10 * 10].job_id for number in range(35)]
     assert len({answer.job_id for answer in answers}) == 4
+    monkeypatch.setattr(calls, "_IDLE_S", 0.2)
+    assert task.submit(35).result(timeout=60) == 35  # from now on the patience is short
     _wait_until(lambda: all(stands.state is JobState.DONE for stands in working.jobs()))
-    assert task.submit(99).result(timeout=60) == 99  # a new job is opened by the next call
+    seen = {stands.job_id for stands in working.jobs()}
+    last = task.submit(99)
+    assert last.result(timeout=60) == 99
+    assert last.job_id not in seen  # a new job is opened by the next call
 
 
 def test_calls_leave_no_thread_behind(working: Tidegate, monkeypatch: pytest.MonkeyPatch) -> None:

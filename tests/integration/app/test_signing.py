@@ -21,6 +21,7 @@ from tidegate.worker import transport
 
 KEY = "the first key of this test"
 OTHER = "another key of this test"
+PATIENCE_S = 90.0
 
 
 class Site:
@@ -43,7 +44,7 @@ class Site:
     def run(self, job: Job[Any], signing_key: str | None) -> Progress:
         """Let a worker with these keys work on the job until it ends or is parked."""
         with InProcessWorker(self.gate(signing_key)):
-            for stands in job.follow(timeout=30):
+            for stands in job.follow(timeout=PATIENCE_S):
                 if stands.ended or stands.state is JobState.PARKED:
                     return stands
         raise AssertionError
@@ -89,11 +90,11 @@ def test_single_calls_and_replays_are_signed_too(site: Site) -> None:
 
     task = gate.task(name="app.fail")(fail)
     with InProcessWorker(gate):
-        assert gate.tasks["app.double"].submit(4).result(30) == 8
+        assert gate.tasks["app.double"].submit(4).result(PATIENCE_S) == 8
         job = task.map(range(3), batch_size=2)
-        job.wait(30)
+        job.wait(PATIENCE_S)
         again = job.replay()
-        assert again.wait(30).state is JobState.DONE
+        assert again.wait(PATIENCE_S).state is JobState.DONE
 
 
 def test_an_unsigned_job_is_refused(site: Site) -> None:

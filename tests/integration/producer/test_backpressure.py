@@ -88,7 +88,7 @@ def test_the_mark_in_bytes_stops_the_producer_too(ledger: RedisLedger, hand: Any
     job_id = bounded.spec.job_id
     most = 0
     thread, caught = _in_thread(lambda: drive(bounded, ("x" * 1000 for _ in range(1000))))
-    _wait_until(lambda: bounded.written)
+    _wait_until(lambda: bounded.written and bounded._flow.waiting)  # it has come to the mark
     while thread.is_alive():
         most = max(most, ledger.progress(job_id).pending_bytes)
         hand.settle_one(job_id)
@@ -105,14 +105,15 @@ def test_waiting_costs_no_cpu(ledger: RedisLedger, hand: Any, submission: Make) 
     thread, _ = _in_thread(lambda: drive(bounded, range(1000)))
     _wait_until(_waits(ledger, bounded, 1))
     asked = ledger.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
-    cpu = psutil.Process().cpu_times()
-    thread.join(1.0)  # the length of the measurement
+    cpu, began = psutil.Process().cpu_times(), time.monotonic()
+    thread.join(1.0)  # the length of the measurement; longer where the machine is busy
     used = psutil.Process().cpu_times()
     calls = ledger.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0) - asked
+    took_s = time.monotonic() - began
 
     assert thread.is_alive()
-    assert used.user + used.system - cpu.user - cpu.system < 0.3
-    assert calls < 60
+    assert used.user + used.system - cpu.user - cpu.system < 0.3 * took_s
+    assert calls < 60 * took_s
     bounded.stop()
     thread.join()
 
@@ -136,7 +137,7 @@ def test_cancelling_the_job_ends_a_waiting_producer(ledger: RedisLedger, submiss
     _wait_until(_waits(ledger, bounded, 1))
 
     ledger.cancel(bounded.spec.job_id, "enough")
-    thread.join(30)
+    thread.join(60)
 
     assert not thread.is_alive()
     assert caught == []
@@ -158,7 +159,7 @@ def test_one_batch_larger_than_the_mark_passes_alone(ledger: RedisLedger, hand: 
 
 def test_a_server_out_of_memory_refuses_a_new_job_before_anything_is_written(own_server: EmbeddedServer) -> None:
     admin = own_server.client()
-    admin.config_set("maxmemory", admin.info("memory")["used_memory"] + 1)
+    admin.config_set("maxmemory", admin.info("memory")["used_memory"] // 2)
     gate = Tidegate(own_server.url)
     task = gate.task(lambda text: text)
 

@@ -67,7 +67,7 @@ def test_chunks_are_bounded_in_bytes(ledger: RedisLedger, submission: Make) -> N
 
 
 def test_an_empty_workload_is_a_job_that_is_done(double: Task[..., Any, Any]) -> None:
-    stands = double.map([]).wait(timeout=30)
+    stands = double.map([]).wait(timeout=60)
 
     assert (stands.state, stands.total) == (JobState.DONE, 0)
 
@@ -285,18 +285,19 @@ def test_the_loop_goes_on_while_a_submission_waits_for_room(ledger: RedisLedger,
     bounded = submission(fixed=10, max_pending_batches=1)
     job_id = bounded.spec.job_id
 
-    async def both() -> int:
+    async def both() -> None:
         submitting = asyncio.create_task(adrive(bounded, _numbers(100)))
-        turns = 0
+        while not (bounded.written and bounded._flow.waiting):
+            await asyncio.sleep(0.001)
+        for _ in range(20):  # it waits for room, which nobody makes yet
+            await asyncio.sleep(0.001)
+            assert not submitting.done()
         while not submitting.done():
-            if bounded.written:
-                await asyncio.to_thread(hand.settle_one, job_id)
-            turns += 1
+            await asyncio.to_thread(hand.settle_one, job_id)
             await asyncio.sleep(0.001)
         await submitting
-        return turns
 
-    assert asyncio.run(both()) > 10
+    asyncio.run(asyncio.wait_for(both(), 120))
     hand.settle_all(job_id)
     assert hand.seen == dict(enumerate(range(100)))
 

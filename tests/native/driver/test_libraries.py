@@ -107,7 +107,7 @@ def test_httpx_fetches(main, recorder):
     httpx = pytest.importorskip("httpx")
 
     async def body():
-        async with web_server() as url, httpx.AsyncClient(trust_env=False) as client:
+        async with web_server() as url, httpx.AsyncClient(trust_env=False, timeout=None) as client:
 
             async def fetch():
                 return (await client.get(url)).text

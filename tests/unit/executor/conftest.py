@@ -10,7 +10,7 @@ import pytest
 from tidegate.executor.executor import Executor
 from tidegate.executor.host import Host
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

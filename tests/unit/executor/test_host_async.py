@@ -12,7 +12,7 @@ from tidegate.model.outcome import Outcome
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def test_coroutines_that_never_suspend_settle_in_order(host: Host) -> None:
@@ -68,7 +68,7 @@ def test_a_timed_out_coroutine_is_retried_like_any_failure(host: Host) -> None:
             await asyncio.Event().wait()
         return value
 
-    run = host.lane("t", slow_once, TaskPolicy(timeout=0.05, retry=Retry(attempts=2, base=0))).start([9])
+    run = host.lane("t", slow_once, TaskPolicy(timeout=0.5, retry=Retry(attempts=2, base=0))).start([9])
     assert run.wait(PATIENCE_S)
 
     assert run.take().ok_values == [9]
@@ -215,8 +215,8 @@ def test_coroutines_in_flight_show_where_they_wait(host: Host) -> None:
 
     run = host.lane("t", work, TaskPolicy()).start([0])
     assert here.wait(PATIENCE_S)
-    while not (found := host.running()):
-        run.wait(0.005)
+    while not (found := [one for one in host.running() if one.where]):  # its first step has not ended yet
+        assert not run.wait(0.005)
 
     assert found[0].lane == "t"
     assert any("work" in line for line in found[0].where)

@@ -20,16 +20,20 @@ Make = Callable[..., Executor]
 
 
 class Working:
-    """How many work at once, and the most there were."""
+    """How many work at once, and the most there were. ``full``: as many as are expected were there once."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int) -> None:
         self._lock = threading.Lock()
+        self._expected = expected
         self.now = self.most = 0
+        self.full = threading.Event()
 
     def __enter__(self) -> None:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
+            if self.now == self._expected:
+                self.full.set()
 
     def __exit__(self, *_exc: object) -> None:
         with self._lock:
@@ -126,10 +130,11 @@ def test_two_executors_may_call_each_other(executors: Make) -> None:
 def test_no_more_work_at_once_than_the_concurrency_says(executors: Make, asynchronous: bool) -> None:
     """Those that wait do not count, and one whose wait is over takes its place back before it goes on."""
     executor = executors(3)
-    working = Working()
+    working = Working(3)
 
     def leaf(_: int) -> None:
         with working:
+            working.full.wait(PATIENCE_S)
             threading.Event().wait(0.001)
 
     def parent(_: int) -> None:
@@ -139,6 +144,8 @@ def test_no_more_work_at_once_than_the_concurrency_says(executors: Make, asynchr
 
     async def aleaf(_: int) -> None:
         with working:
+            while not working.full.is_set():
+                await asyncio.sleep(0.001)
             await asyncio.sleep(0.001)
 
     async def aparent(_: int) -> None:
@@ -162,9 +169,6 @@ def test_one_item_that_runs_many_has_all_places_for_them(executors: Make) -> Non
 
 
 def test_places_come_back_after_errors_and_cancelled_waits(executors: Make) -> None:
-    executor = executors(1, timeout=0.2)
-    limit = executor._places
-
     def fails() -> None:
         raise ValueError("inside")
 
@@ -177,11 +181,16 @@ def test_places_come_back_after_errors_and_cancelled_waits(executors: Make) -> N
     def parent() -> None:
         executor.run(fails)
 
+    executor = executors(1)
     with pytest.raises(Exception, match="inside"):
         executor.run(parent)
-    with pytest.raises(Exception, match=r"0\.2|time"):
+    assert (executor._places._waiting, executor._places._going_on) == (0, 0)
+    assert executor.run(lambda: 1) == 1
+
+    executor = executors(1, timeout=1.0)
+    with pytest.raises(Exception, match=r"1\.0|time"):
         executor.run(outer)
-    assert (limit._waiting, limit._going_on) == (0, 0)
+    assert (executor._places._waiting, executor._places._going_on) == (0, 0)
     assert executor.run(lambda: 1) == 1
 
 

@@ -23,6 +23,7 @@ from tidegate.model.outcome import Outcome
 from tidegate.model.policy import TaskPolicy
 
 TAG = b"sixteen bytes..."
+PATIENCE_S = 60.0
 
 
 def _describe(tag: bytes, failure: ItemFailure) -> bytes:
@@ -57,7 +58,7 @@ VALUES: list[Any] = [
 def test_every_result_waits_as_the_bytes_that_its_block_would_have(host: Host, tmp_path: Path) -> None:
     lane = host.lane("same", lambda value: value, TaskPolicy(concurrency=2))
     run = lane.start(VALUES, tag=TAG)
-    assert run.wait(10)
+    assert run.wait(PATIENCE_S)
     found = _records(tmp_path)
     assert sorted(found) == list(range(len(VALUES)))
     for position, value in enumerate(VALUES):
@@ -77,7 +78,7 @@ def test_coroutines_are_on_record_whether_they_suspended_or_not(host: Host, tmp_
         return number
 
     run = host.lane("work", work, TaskPolicy(concurrency=4)).start(range(10), tag=TAG)
-    assert run.wait(10)
+    assert run.wait(PATIENCE_S)
     found = _records(tmp_path)
     assert {position: msgspec.msgpack.decode(found[position].content) for position in range(8)} == {
         n: n for n in range(8)
@@ -97,8 +98,8 @@ def test_failures_timeouts_and_cancelled_items_are_on_record_too(host: Host, tmp
             run.cancel()
         return number
 
-    run = host.lane("work", work, TaskPolicy(concurrency=1, timeout=0.05)).start(range(6), tag=TAG)
-    assert run.wait(10)
+    run = host.lane("work", work, TaskPolicy(concurrency=1, timeout=0.5)).start(range(6), tag=TAG)
+    assert run.wait(PATIENCE_S)
     found = _records(tmp_path)
     assert [found[n].outcome for n in range(6)] == [
         Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.CANCELLED,
@@ -115,25 +116,25 @@ def test_a_failure_is_on_record_before_the_next_item_starts(host: Host, tmp_path
         seen.append(sorted(_records(tmp_path)))
         raise ValueError("each of them")
 
-    assert host.lane("work", work, TaskPolicy(concurrency=1)).start(range(5), tag=TAG).wait(10)
+    assert host.lane("work", work, TaskPolicy(concurrency=1)).start(range(5), tag=TAG).wait(PATIENCE_S)
     assert seen == [list(range(n)) for n in range(5)]
 
 
 def test_a_result_is_on_record_before_the_next_item_starts(host: Host, tmp_path: Path) -> None:
     seen: list[list[int]] = []
     lane = host.lane("work", lambda _: seen.append(sorted(_records(tmp_path))), TaskPolicy(concurrency=1))
-    assert lane.start(range(5), tag=TAG).wait(10)
+    assert lane.start(range(5), tag=TAG).wait(PATIENCE_S)
     assert seen == [list(range(n)) for n in range(5)]
 
 
 def test_what_was_reported_is_forgotten_and_nothing_else(host: Host, tmp_path: Path) -> None:
     lane = host.lane("same", lambda value: value, TaskPolicy(concurrency=1))
     first = lane.start(range(5), tag=TAG)
-    assert first.wait(10)
+    assert first.wait(PATIENCE_S)
     first.take()
     assert len(_records(tmp_path)) == 5, "taken is not reported"
     other = lane.start(range(100, 103), tag=b"another tag.....")
-    assert other.wait(10)
+    assert other.wait(PATIENCE_S)
     first.reported()
     assert {record.tag for record in _records(tmp_path).values()} == {b"another tag....."}
     del other
@@ -145,7 +146,7 @@ def test_a_long_job_needs_no_more_room_than_what_waits(tmp_path: Path) -> None:
         lane = host.lane("same", lambda value: value, TaskPolicy(concurrency=1))
         for _ in range(50):
             run = lane.start(["x" * 100] * 200, tag=TAG)
-            assert run.wait(10)
+            assert run.wait(PATIENCE_S)
             run.take()
             run.reported()
         assert read_outcomes(tmp_path / "outcomes").unwritten == 0
@@ -155,7 +156,7 @@ def test_what_cannot_be_kept_is_noted_without_its_content(tmp_path: Path) -> Non
     with Host(outcomes=_log(tmp_path, chunks=2)) as host:
         values = [object(), "x" * 40_000, b"y" * 40_000, "z" * 30_000, 7]
         run = host.lane("same", lambda value: value, TaskPolicy(concurrency=1)).start(values, tag=TAG)
-        assert run.wait(10)
+        assert run.wait(PATIENCE_S)
         found = _records(tmp_path)
         assert [found[n].lost for n in range(5)] == [True, True, True, False, False]
         assert run.take().count == 5, "for the process itself nothing is lost"
@@ -165,7 +166,7 @@ def test_what_cannot_be_kept_is_noted_without_its_content(tmp_path: Path) -> Non
 def test_items_go_on_when_the_log_is_full(tmp_path: Path) -> None:
     with Host(outcomes=_log(tmp_path, chunks=1)) as host:
         run = host.lane("same", lambda value: value, TaskPolicy(concurrency=1)).start(["x" * 1000] * 100, tag=TAG)
-        assert run.wait(10)
+        assert run.wait(PATIENCE_S)
         assert run.take().count == 100
         found = read_outcomes(tmp_path / "outcomes")
         assert 0 < len(found.records) <= 100
@@ -173,11 +174,11 @@ def test_items_go_on_when_the_log_is_full(tmp_path: Path) -> None:
 
 
 def test_runs_without_a_tag_and_hosts_without_a_log_write_nothing(host: Host, tmp_path: Path) -> None:
-    assert host.lane("same", lambda value: value, TaskPolicy()).start(range(5)).wait(10)
+    assert host.lane("same", lambda value: value, TaskPolicy()).start(range(5)).wait(PATIENCE_S)
     assert _records(tmp_path) == {}
     with Host() as plain:
         run = plain.lane("same", lambda value: value, TaskPolicy()).start(range(5), tag=TAG)
-        assert run.wait(10)
+        assert run.wait(PATIENCE_S)
         run.take()
         run.reported()
 
@@ -186,7 +187,7 @@ def test_a_forked_child_leaves_the_log_of_its_parent_alone(host: Host, tmp_path:
     begun = threading.Event()
 
     def work(number: int) -> int:
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE_S)
         child = os.fork()
         if child == 0:
             code = 1
@@ -200,7 +201,7 @@ def test_a_forked_child_leaves_the_log_of_its_parent_alone(host: Host, tmp_path:
     lane = host.lane("work", work, TaskPolicy(concurrency=1))
     run = lane.start(range(4), tag=TAG)
     begun.set()
-    assert run.wait(20)
+    assert run.wait(PATIENCE_S)
     assert run.take().ok_values == [0] * 4
     assert sorted(_records(tmp_path)) == [0, 1, 2, 3]
 

@@ -12,7 +12,7 @@ from tidegate.model.outcome import Outcome
 from tidegate.model.policy import TaskPolicy
 from tidegate.model.retry import Retry
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.mark.parametrize("rate_per_s", [None, 500.0], ids=["no limit", "a rate"])

@@ -12,7 +12,7 @@ import pytest
 from tidegate.executor.host import Host
 from tidegate.model.policy import TaskPolicy
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

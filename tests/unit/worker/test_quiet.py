@@ -8,7 +8,7 @@ from tidegate.worker.quiet import Quiet
 
 
 def test_nobody_runs_beside_one_that_runs_alone() -> None:
-    quiet = Quiet()
+    quiet = Quiet(patience_s=600.0)
     inside: list[str] = []
     overlaps: list[list[str]] = []
     lock = threading.Lock()
@@ -41,7 +41,7 @@ def test_nobody_runs_beside_one_that_runs_alone() -> None:
 
 
 def test_who_waits_to_be_alone_hushes_the_others_and_goes_before_new_ones() -> None:
-    quiet = Quiet()
+    quiet = Quiet(patience_s=600.0)
     hushed, ended, order = threading.Event(), threading.Event(), []
 
     def long() -> None:
