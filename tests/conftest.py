@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def _nothing_configured() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(
             str(Path(part).absolute()) for part in os.environ["PYTHONPATH"].split(os.pathsep) if part
         )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_arrive() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and children inherit that: no Ctrl-C would reach them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
