@@ -10,8 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from conftest import Site, Tree, wait_until
+from worker_site import Site, Tree, wait_until
 
 UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import Any
 
 import psutil
 import pytest
+from worker_site import Site, wait_until
 
-from conftest import Site, Tree, wait_until
 from tidegate.model.outcome import JobState
 
 pytestmark = pytest.mark.chaos
@@ -43,28 +42,33 @@ def test_killed_processes_lose_nothing_and_count_nothing_twice(site: Site) -> No
     assert seen.executed_again <= 3 * 4
     progress = job.progress()
     assert progress.lost_leases == 0, "the leases were handed back by the supervisor, not left to expire"
-    assert tree.log.count("replaced in_s") == 3
+    wait_until(lambda: tree.log.count("replaced in_s") == 3, "each was replaced")
     assert tree.stop() == 0
 
 
 def test_a_tree_that_is_killed_whole_is_taken_over_when_its_leases_expire(site: Site) -> None:
     first = site.start(processes=2, lease_s=1.5).ready()
-    items = 400
-    job = site.task("nap").map([0.01] * items, batch_size=40)
+    hurry = site.folder / "hurry"
+    items = 2000
+    job = site.task("nap_until_file").map([str(hurry)] * items, batch_size=40)
     _done(job, 40)
     first.kill_all()
+    hurry.touch()
     site.start(lease_s=1.5).ready()
     _complete(site, job, items)
     assert job.progress().lost_leases > 0
 
 
 def test_a_process_that_sleeps_past_its_lease_commits_nothing_when_it_wakes(site: Site) -> None:
-    sleeper = site.start(lease_s=1.0, sweep_s=0.3).ready()
-    job = site.task("nap").map([0.3] * 24, batch_size=12)
-    wait_until(lambda: job.progress().running_batches, "a batch runs")
+    path = site.folder / "go on"
+    sleeper = site.start(lease_s=2.5, sweep_s=0.3).ready()
+    job = site.task("wait_for_file").map([str(path)] * 24, batch_size=12)
+    wait_until(lambda: job.progress().running_batches == 2, "it has everything")
+    # Up before the other sleeps: a process that is silent for half a minute is ended by its supervisor.
+    site.start(lease_s=2.5, sweep_s=0.3).ready()
     [process] = sleeper.children()
     process.suspend()
-    site.start(lease_s=1.0, sweep_s=0.3).ready()
+    path.touch()
     job.wait(timeout=100)
     before = job.progress()
     process.resume()
@@ -104,14 +108,16 @@ def test_an_item_that_holds_the_interpreter_is_ended_by_its_hard_timeout(site: S
 
 def test_sigterm_drains_and_another_worker_goes_on_without_repeating_anything(site: Site) -> None:
     first = site.start(processes=2).ready()
-    items = 300
-    job = site.task("nap").map([0.05] * items, batch_size=30)
+    hurry = site.folder / "hurry"
+    items = 3000
+    job = site.task("nap_until_file").map([str(hurry)] * items, batch_size=30)
     _done(job, 20)
     assert first.stop() == 0
     stands = job.progress()
     assert stands.running_batches == 0, "everything was handed back"
     assert 0 < stands.pending < items
     assert first.workers() == []
+    hurry.touch()
     second = site.start(processes=2).ready()
     _complete(site, job, items)
     assert site.testimony(job).executed_again == 0
@@ -124,9 +130,7 @@ def test_the_grace_period_ends_and_what_still_runs_is_handed_back(site: Site) ->
     tree = site.start(grace_s=0.5).ready()
     job = site.task("wait_for_file").map([str(path)] * 2, batch_size=2)
     wait_until(lambda: site.testimony(job).executions == 2, "both items run")
-    began = time.monotonic()
-    assert tree.stop() == 0
-    assert time.monotonic() - began < 20
+    assert tree.stop() == 0, "although its items do not end"
     wait_until(lambda: job.progress().running_batches == 0, "the batch was handed back")
     path.touch()
     site.start().ready()
@@ -194,8 +198,8 @@ def test_a_process_over_its_hard_memory_mark_is_replaced_and_the_job_goes_on(sit
     tree = site.start(memory_limit_bytes=400 << 20).ready()
     job = site.task("leaky").map([30] * 40, batch_size=2)
     _complete(site, job, 40)
-    assert "memory above the" in tree.log
-    assert tree.log.count("replaced in_s") >= 1
+    wait_until(lambda: "memory above the" in tree.log, "it was noticed")
+    wait_until(lambda: "replaced in_s" in tree.log, "it was replaced")
     assert job.progress().lost_leases == 0
     assert site.testimony(job).executed_again == 0
     assert tree.stop() == 0
@@ -204,28 +208,25 @@ def test_a_process_over_its_hard_memory_mark_is_replaced_and_the_job_goes_on(sit
 def test_cancelling_a_job_ends_its_running_items(site: Site) -> None:
     site.start(lease_s=1.5).ready()
     job = site.task("async_nap").map([300.0] * 10, batch_size=5)
-    wait_until(lambda: site.testimony(job).executions == 10, "the items run")
+    wait_until(lambda: site.testimony(job).executed == 10, "the items run")
     job.cancel()
-    job.wait(timeout=30)
+    job.wait(timeout=60)
     assert job.progress().state is JobState.CANCELLED
     assert site.outcomes(job) == {"cancelled": 10}
     assert list(job.failures()) == []
 
 
-def _alone(tree: Tree) -> psutil.Process:
-    [child] = tree.children()
-    return child
-
-
 def test_a_rolling_restart_repeats_nothing(site: Site) -> None:
     tree = site.start(processes=2).ready()
-    items = 600
-    job = site.task("nap").map([0.02] * items, batch_size=20)
+    hurry = site.folder / "hurry"
+    items = 3000
+    job = site.task("nap_until_file").map([str(hurry)] * items, batch_size=20)
     for done in (40, 120, 200):
         _done(job, done)
         replaced = tree.log.count("replaced in_s")
         os.kill(tree.children()[0].pid, signal.SIGTERM)
         wait_until(lambda before=replaced: tree.log.count("replaced in_s") > before, "it was replaced")
+    hurry.touch()
     _complete(site, job, items)
     assert site.testimony(job).executed_again == 0
     assert tree.stop() == 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from conftest import Site, wait_until
+from worker_site import Site, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -49,15 +48,19 @@ def test_results_and_failures_of_a_dead_process_are_committed_for_it(site: Site,
 
 
 _DIES_AT_A_COMMIT = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from tidegate.ledger.redis import RedisLedger
+from tidegate.testing.chaos import witness
 from worker_app import gate
 commit = RedisLedger.commit
 def dying(self, lease, settlement, **options):
     once = Path(os.environ["WITNESS"]).with_name("died")
     if "tidegate.worker.process" not in " ".join(sys.orig_argv) or once.exists() or not settlement.settled:
         return commit(self, lease, settlement, **options)
+    # Be it of a part: the item at the gate runs by then, so that it is known who is interrupted.
+    while not witness.read(os.environ["WITNESS"], lease.job_id).by_index[4]:
+        time.sleep(0.01)
     once.touch()
     if "{when}" == "after":
         commit(self, lease, settlement, **options)

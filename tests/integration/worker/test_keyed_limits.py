@@ -6,8 +6,8 @@ import time
 from collections import Counter, defaultdict
 
 import pytest
+from worker_site import Site, wait_until
 
-from conftest import Site, wait_until
 from tidegate.embedded import EmbeddedServer
 from tidegate.limits import keys
 from tidegate.telemetry.stream import TelemetryReader
@@ -79,7 +79,8 @@ def test_a_killed_process_breaks_no_bound_and_its_permits_come_back(site: Site) 
 
 
 def test_no_window_of_a_host_is_over_its_rate(site: Site) -> None:
-    """An item notes its own start, which is a little after the executor's: hence 50 ms of leeway in a window."""
+    """An item notes its own start, which is after the executor's, by more when the machine is busy: hence the leeway in a
+    window. Limits that did not know of each other would be over it by nine starts; tests of slots allow none."""
     site.start(processes=2).ready()
     job = site.task("pace").map(addresses(5, 20), batch_size=10)
     job.wait(timeout=60)
@@ -88,7 +89,7 @@ def test_no_window_of_a_host_is_over_its_rate(site: Site) -> None:
     for times in began.values():
         for first, start in enumerate(times):
             for last in range(first + 1, len(times)):
-                assert last - first + 1 <= 10 * ((times[last] - start) / 1e9 + 0.05) + 2
+                assert last - first + 1 <= 10 * ((times[last] - start) / 1e9 + 0.3) + 2
     span_s = max(times[-1] - times[0] for times in began.values()) / 1e9
     assert span_s < 10, "hosts waited for each other"
 
@@ -100,7 +101,7 @@ def test_one_host_that_is_held_up_holds_up_no_other_and_its_items_go_back_to_the
     wait_until(lambda: site.outcomes(job).get("succeeded") == 31, "every host was visited once")
     # The only slot is free again: another job passes while two items wait for their minute.
     other = site.task("double").map(range(10))
-    other.wait(timeout=20)
+    other.wait(timeout=50)
     assert site.outcomes(job) == {"succeeded": 31}
     assert len(Visits(site).began()["slow"]) == 1
     assert tree.process.poll() is None
@@ -117,7 +118,7 @@ def test_a_retry_after_pauses_its_key_everywhere_and_no_other_key(site: Site) ->
     # The longest time in which nothing began at h0 is the pause; the other host was busy during it.
     gaps = [(later - earlier, earlier, later) for earlier, later in zip(began["h0"], began["h0"][1:], strict=False)]
     length, told, resumed = max(gaps)
-    assert length > 1_300_000_000  # of 2 s: another process may hear of it half a second later
+    assert length > 2_000_000_000  # of 5 s: another process may hear of it half a second later, or when it gets to run
     assert [at for at, step, host in events if step > 0 and host == "h1" and told < at < resumed]
 
 
@@ -147,7 +148,7 @@ def test_what_waits_for_its_key_is_reported_under_the_name_of_the_limit(
     site: Site, valkey: EmbeddedServer, task: str
 ) -> None:
     site.start(telemetry_s=0.1).ready()
-    job = site.task(task).map(["h/1"] * 60, batch_size=60)
+    job = site.task(task).starmap([("h/1", 0.2)] * 60, batch_size=60)
     name = {"visit": "host", "pace": "pace"}[task]
     client = valkey.client()
     reader = TelemetryReader(client)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 from celery import Celery
+from worker_site import Site, wait_until
 from worker_tasks import register
 
-from conftest import Site, wait_until
 from tidegate import Tidegate
 
 _APP = """

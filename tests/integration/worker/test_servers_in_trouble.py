@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from worker_site import Site, wait_until
 
-from conftest import Site, wait_until
 from tidegate import LedgerError, Tidegate
 from tidegate.embedded import EmbeddedServer, find_server
 from tidegate.errors import LedgerUnavailable

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import psutil
-
-from conftest import Site, wait_until
+from worker_site import Site, wait_until
 
 
 def test_a_dead_process_is_replaced_from_the_template_and_belongs_to_the_supervisor(site: Site) -> None:
@@ -16,7 +15,7 @@ def test_a_dead_process_is_replaced_from_the_template_and_belongs_to_the_supervi
     wait_until(lambda: len({child.pid for child in tree.children()} - before) == 2, "both were replaced")
     assert tree.templates() == [template], "the same one made them"
     assert {child.ppid() for child in tree.children()} == {tree.process.pid}, "so that it can wait for them"
-    assert template.children() == [], "what it forks in between is gone"
+    wait_until(lambda: template.children() == [], "what it forks in between is gone")
     job = site.task("double").map(range(100))
     job.wait(timeout=60)
     assert site.outcomes(job) == {"succeeded": 100}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from worker_site import Site, Tree, wait_until
 
-from conftest import Site, Tree, wait_until
 from tidegate.ledger.port import Committed, Lease, Settlement
 from tidegate.worker.work import SUSPECTED
 
@@ -20,7 +20,7 @@ def _killed_while_running(site: Site, tree: Tree, job: Any, items: int) -> None:
     [child] = tree.children()
     child.kill()
     wait_until(lambda: tree.log.count(" ready worker=") == 2, "another process took its place")
-    assert "suspected_items=[" in tree.log
+    wait_until(lambda: "suspected_items=[" in tree.log, "what it held was handed back")
 
 
 def test_suspects_that_wait_for_items_of_another_job_in_their_only_process_get_them(site: Site, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_suspects_that_wait_for_items_of_another_job_in_their_only_process_get_t
     job = site.task("asks_another").map([str(gone_on)] * 2)
     _killed_while_running(site, tree, job, 2)
     gone_on.touch()
-    job.wait(timeout=30)
+    job.wait(timeout=100)
     assert [value for _, value in job.results()] == [42, 42]
     assert tree.stop() == 0
 
@@ -39,9 +39,9 @@ def test_a_suspect_that_takes_for_ever_does_not_hold_up_other_jobs(site: Site, t
     tree = site.start(lease_s=2, slots=4).ready()
     slow = site.task("wait_for_file").map([str(end)] * 2)
     _killed_while_running(site, tree, slow, 2)
-    wait_until(lambda: sum(site.testimony(slow).by_index.values()) == 3, "one of them runs again, alone")
+    wait_until(lambda: site.testimony(slow).executions >= 3, "one of them runs again, alone")
     quick = site.task("double").map(range(100), batch_size=10)
-    quick.wait(timeout=20)
+    quick.wait(timeout=60)
     assert slow.progress().done == 0
     end.touch()
     slow.wait(timeout=60)
@@ -60,7 +60,7 @@ def test_a_slow_suspect_that_ends_its_process_is_charged_and_who_joined_it_is_no
     end.touch()
     late = site.task("wait_for_file").map([str(late_end)])
     wait_until(lambda: site.testimony(late).by_index, "who came later was not held up for ever")
-    wait_until(lambda: site.testimony(poison).by_index[0] == 2, "the slow one runs again")
+    wait_until(lambda: site.testimony(poison).by_index[0] >= 2, "the slow one runs again")
     kill.touch()
     poison.wait(timeout=60)
     late_end.touch()
@@ -70,6 +70,7 @@ def test_a_slow_suspect_that_ends_its_process_is_charged_and_who_joined_it_is_no
     [failure] = poison.failures()
     assert failure.attempts == 3
     assert site.outcomes(late) == site.outcomes(neighbour) == {"succeeded": 1}
+    wait_until(lambda: tree.log.count("charged_items=[") >= 3, "each death was said")
     charged = [line for line in tree.log.splitlines() if "charged_items=[" in line]
     assert [poison.id in line for line in charged] == [True] * 3, tree.log
     assert tree.stop() == 0

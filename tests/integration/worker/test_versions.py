@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from worker_site import Site, wait_until
 
-from conftest import Site, wait_until
 from tidegate.ledger.keys import job_key
 from tidegate.model.outcome import JobState
 from tidegate.model.wire import WIRE_VERSION
