@@ -244,6 +244,18 @@ static int fill_run(LaneObject *self, RunObject *run, PyObject *function, PyObje
     return 0;
 }
 
+/* Ctrl-C came when the items were the core's already: nobody gets the run, so nobody could cancel it later. */
+static void cancel_begun(RunObject *run)
+{
+    PyObject *raised = tg_take_exception();
+    run->cancelled = 1;
+    if (tg_group_cancel(run->group, NULL) == TG_OK) {
+        tg_settle_pending(run->core);
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+    Py_DECREF(raised);
+}
+
 PyObject *tg_lane_start(LaneObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"items", "function", "shape", "token", "first_index", "skip", "attempts", "crashes",
@@ -284,7 +296,10 @@ PyObject *tg_lane_start(LaneObject *self, PyObject *args, PyObject *kwargs)
         goto fail;
     }
     if (self->kind == TG_KIND_SYNC) {
-        tg_threads_ensure(self->core);
+        if (tg_threads_ensure(self->core) < 0) {
+            cancel_begun(run);
+            goto fail;
+        }
     } else {
         tg_pump_wake(self->core, self->kind);
     }

@@ -153,10 +153,9 @@ static PyObject *run_wait(RunObject *self, PyObject *args)
     uint64_t deadline_ns = timeout_ns < 0 ? TG_NEVER : tg_core_now(core->core) + (uint64_t)timeout_ns;
     struct tg_worker *worker = is_done(self) ? NULL : tg_worker_current(core->state);
     CoreObject *lender = worker != NULL && !worker->core->closed ? (CoreObject *)Py_NewRef(worker->core) : NULL;
-    if (lender != NULL) {
-        tg_threads_lend(lender); /* this thread waits inside an item: others must be able to run what it waits for */
-    }
-    PyObject *answer = wait_until(self, deadline_ns, may_help);
+    /* This thread waits inside an item: others must be able to run what it waits for. */
+    int ready = lender == NULL || tg_threads_lend(lender) == 0;
+    PyObject *answer = ready ? wait_until(self, deadline_ns, may_help) : NULL;
     if (lender != NULL) {
         tg_threads_take_back(lender);
         Py_DECREF(lender);

@@ -347,9 +347,12 @@ PyObject *tg_take_exception(void);
 
 /* ---- threads.c ---- */
 PyObject *tg_core_serve(CoreObject *self); /* body of a serving thread */
-int tg_threads_ensure(CoreObject *self);   /* at least one serving thread is there */
-/* This thread only waits from here on, inside an item: another may work in its place. With the GIL; no error is set. */
-void tg_threads_lend(CoreObject *self);
+/* At least one serving thread is there. -1: an exception from outside (Ctrl-C, the timeout of the item that runs here) came
+ * while it was being started. */
+int tg_threads_ensure(CoreObject *self);
+/* This thread only waits from here on, inside an item: another may work in its place. With the GIL. -1 as above; it is lent
+ * all the same. */
+int tg_threads_lend(CoreObject *self);
 void tg_threads_take_back(CoreObject *self);
 void tg_threads_stop(CoreObject *self);
 

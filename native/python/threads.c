@@ -103,17 +103,23 @@ static struct tg_run *watch(CoreObject *self, struct tg_worker *worker)
     return NULL;
 }
 
-static void start_thread(CoreObject *self, const char *role)
+/* 0, also when the system or a closing interpreter refused: those that are there go on. -1 with an exception that came from
+ * outside while the thread was being started: Ctrl-C, or the timeout of the item that started it. It is the caller's. */
+static int start_thread(CoreObject *self)
 {
-    PyObject *result = PyObject_CallFunction(self->spawn, "s", role);
-    if (result == NULL) {
-        /* The system or a closing interpreter refused: those that are there go on. */
-        PyErr_Clear();
-        pthread_mutex_lock(&self->idle_mu);
-        self->n_starting--;
-        pthread_mutex_unlock(&self->idle_mu);
+    PyObject *result = PyObject_CallFunction(self->spawn, "s", "serve");
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
     }
-    Py_XDECREF(result);
+    pthread_mutex_lock(&self->idle_mu);
+    self->n_starting -= self->n_starting != 0; /* it may have begun to serve, and said so itself */
+    pthread_mutex_unlock(&self->idle_mu);
+    if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(self->state->item_timeout)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
 }
 
 int tg_threads_ensure(CoreObject *self)
@@ -126,13 +132,10 @@ int tg_threads_ensure(CoreObject *self)
     int spawn = self->n_threads + self->n_starting == 0;
     self->n_starting += (uint32_t)spawn;
     pthread_mutex_unlock(&self->idle_mu);
-    if (spawn) {
-        start_thread(self, "serve");
-    }
-    return 0;
+    return spawn ? start_thread(self) : 0;
 }
 
-void tg_threads_lend(CoreObject *self)
+int tg_threads_lend(CoreObject *self)
 {
     pthread_mutex_lock(&self->idle_mu);
     self->lent_threads++;
@@ -140,9 +143,7 @@ void tg_threads_lend(CoreObject *self)
     int spawn = !self->sentinel && self->n_parked == 0 && self->n_starting == 0 && !is_stopping(self);
     self->n_starting += (uint32_t)spawn;
     pthread_mutex_unlock(&self->idle_mu);
-    if (spawn) {
-        start_thread(self, "serve");
-    }
+    return spawn ? start_thread(self) : 0;
 }
 
 void tg_threads_take_back(CoreObject *self)
@@ -176,8 +177,8 @@ PyObject *tg_core_serve(CoreObject *self)
         if (!stay) {
             break;
         }
-        if (spawn) {
-            start_thread(self, "serve");
+        if (spawn && start_thread(self) < 0) {
+            PyErr_Clear(); /* no item runs here: it is nobody's */
         }
         uint64_t due_ns;
         tg_settle_pending(self);

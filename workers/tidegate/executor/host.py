@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import signal
@@ -412,10 +413,13 @@ class Host:
             _close_guest(guest, pump)
             del self._guests[kind]
         self._core.stop()
-        for thread in list(self._threads):
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX)))
+        asked: set[threading.Thread] = {threading.current_thread()}
+        while left := [thread for thread in list(self._threads) if thread not in asked]:
+            for thread in left:  # one of them may be starting another
+                with contextlib.suppress(RuntimeError):  # Ctrl-C came before it was started
+                    thread.join(max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX)))
                 ended = ended and not thread.is_alive()
+            asked.update(left)
         with self._lock:
             self._lanes.clear()
         if ended and self.journal_path is not None:
@@ -460,6 +464,7 @@ class _Spawner:
 
     def __init__(self, threads: list[threading.Thread], name: str) -> None:
         self._threads = threads
+        self._lock = threading.RLock()  # a signal's handler may come back here
         self._name = name
         self._number = 0
         self.core: weakref.ref[_native.Core] | None = None
@@ -468,12 +473,14 @@ class _Spawner:
         core = self.core() if self.core is not None else None
         if core is None:
             raise ExecutorClosed("executor is closed", remedy="create a new one")
-        self._number += 1
         target = core.serve if role == "serve" else core.interrupt
-        thread = threading.Thread(target=target, name=f"{self._name}-{role}-{self._number}", daemon=True)
-        self._threads[:] = [other for other in self._threads if other.is_alive()]
+        with self._lock:
+            self._number += 1
+            thread = threading.Thread(target=target, name=f"{self._name}-{role}-{self._number}", daemon=True)
+            # Noted before it is started, so that whoever closes waits for it, also when Ctrl-C comes while it starts.
+            self._threads[:] = [other for other in self._threads if other.is_alive() or other.ident is None]
+            self._threads.append(thread)
         thread.start()
-        self._threads.append(thread)
 
 
 def _abandon(core: _native.Core, loops: list[LoopThread]) -> None:
