@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ import pytest
 from worker_site import Site, wait_until
 
 from tidegate import LedgerError, Tidegate
-from tidegate.embedded import EmbeddedServer, find_server
+from tidegate.embedded import EmbeddedServer
 from tidegate.errors import LedgerUnavailable
 from tidegate.ledger.connection import connect
 
@@ -23,7 +22,7 @@ PASSWORD = "shared"
 class Watched:
     """A primary, its replica, and a sentinel."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sentinel: Callable[[int | None, str], int]) -> None:
         self.primary, self.replica = (EmbeddedServer(folder / name, port=0) for name in ("a", "b"))
         for server in (self.primary, self.replica):
             server.start()
@@ -32,18 +31,7 @@ class Watched:
         self.port = urlsplit(self.primary.url).port
         with self.replica_client() as replica:
             replica.replicaof("127.0.0.1", self.port)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.sentinel_port = probe.getsockname()[1]
-        config = folder / "sentinel.conf"
-        config.write_text(
-            f"port {self.sentinel_port}\nbind 127.0.0.1\ndir {folder}\n"
-            f"sentinel monitor main 127.0.0.1 {self.port} 1\nsentinel auth-pass main {PASSWORD}\n"
-            "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
-        )
-        self.sentinel = subprocess.Popen(
-            [str(find_server()), str(config), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self.sentinel_port = sentinel(self.port, PASSWORD)
 
     @property
     def url(self) -> str:
@@ -57,19 +45,20 @@ class Watched:
 
     def in_sync(self) -> bool:
         """Whether the sentinel knows the replica, and the replica has everything."""
-        with self.primary_client() as primary, connect(f"redis://127.0.0.1:{self.sentinel_port}/0") as sentinel:
-            return bool(sentinel.execute_command("SENTINEL", "REPLICAS", "main")) and primary.wait(1, 1000) == 1
+        with self.primary_client() as primary, connect(f"redis://127.0.0.1:{self.sentinel_port}/0") as watching:
+            if not watching.execute_command("SENTINEL", "REPLICAS", "main"):
+                return False
+            primary.set("last", 1)  # WAIT waits for what its own connection wrote, and for all that came before
+            return primary.wait(1, 1000) == 1
 
     def stop(self) -> None:
-        self.sentinel.kill()
-        self.sentinel.wait()
         self.primary.stop()
         self.replica.stop()
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
-    made = Watched(tmp_path)
+def watched(tmp_path: Path, sentinel: Callable[[int | None, str], int]) -> Iterator[Watched]:
+    made = Watched(tmp_path, sentinel)
     yield made
     made.stop()
 
