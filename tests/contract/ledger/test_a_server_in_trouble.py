@@ -104,7 +104,8 @@ def test_a_user_without_the_permission_is_denied(own_server: EmbeddedServer):
 
 def test_a_server_that_hangs_is_unavailable_in_bounded_time_and_then_works_again(own_server: EmbeddedServer):
     ledger = RedisLedger(connect(own_server.url, retries=0, reply_timeout_s=0.2), tries=2)
-    job_id = opened(ledger)
+    with RedisLedger.from_url(own_server.url) as patient:
+        job_id = opened(patient)
     os.kill(own_server.pid, signal.SIGSTOP)
     try:
         started = time.monotonic()
@@ -113,7 +114,13 @@ def test_a_server_that_hangs_is_unavailable_in_bounded_time_and_then_works_again
         assert time.monotonic() - started < 30
     finally:
         os.kill(own_server.pid, signal.SIGCONT)
-    assert ledger.progress(job_id).total == 0
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert ledger.progress(job_id).total == 0
+            return
+        except LedgerUnavailable:  # 0.2 s are short when the machine is busy
+            assert time.monotonic() < deadline
 
 
 def test_a_full_server_refuses_new_work_and_drains_what_it_has(own_server: EmbeddedServer):
@@ -177,12 +184,15 @@ def test_connections_that_are_killed_all_the_time_cost_nothing_but_time(desk):
     killer.start()
     try:
         desk.ledger._caller.tries = 50
-        for _ in range(50):
+        for number in range(50):
+            if number % 10 == 0:
+                before = sum(killed)
+                while sum(killed) == before:
+                    stop.wait(0.001)
             desk.finish(desk.try_claim(job_id, ticket=desk.tickets[job_id][0]))
     finally:
         stop.set()
         killer.join()
-    assert sum(killed) > 0
     progress = desk.ledger.progress(job_id)
     assert (progress.done, progress.attempts, progress.lost_leases) == (100, 100, 0)
 

@@ -54,7 +54,7 @@ def test_each_key_has_its_own_slots_and_none_is_given_twice(client: redis.Redis)
 
 
 def test_nothing_is_granted_far_ahead_and_the_answer_says_when_to_come_back(client: redis.Redis) -> None:
-    limit = Keys(client, 2, 1)
+    limit = Keys(client, 0.1, 1)
     first, second = limit.lease(Ask(A, 9, ahead=9)), limit.lease(Ask(A, 9, ahead=9))
     granted, start_us, wait_us = second.answers[0]
     assert first.answers[0][0] == 1
@@ -78,19 +78,20 @@ def test_a_key_is_gone_when_it_binds_nobody_any_more(client: redis.Redis) -> Non
 
 def test_a_paused_key_gets_no_slots_and_begins_again_without_a_burst(client: redis.Redis) -> None:
     limit = Keys(client, 100, 50)
-    until_us, _ = limit.store.pause_key(A, 0.3)
+    until_us, _ = limit.store.pause_key(A, 1.5)
     asks = (Ask(A, 50, ahead=1), Ask(B, 50, ahead=1))
     answer = limit.lease(*asks)
     assert answer.pauses == ((A, until_us),)
     (paused, _, wait_us), (other, _, _) = answer.answers
     assert paused == 0
-    assert 0 < wait_us <= 300_000
+    assert 0 < wait_us <= 1_500_000
     assert other > 30
-    while (now := limit.lease(known=answer.pause_number)).now_us <= until_us:
+    while limit.lease(known=answer.pause_number).now_us <= until_us:
         time.sleep(0.01)
-    granted, start_us, _ = limit.lease(Ask(A, 50, ahead=1)).answers[0]
+    after = limit.lease(Ask(A, 50, ahead=1))
+    granted, start_us, _ = after.answers[0]
     assert start_us >= until_us
-    assert granted <= (now.now_us - until_us) // 10_000 + 12  # what came since, not the half second before
+    assert granted <= (after.now_us - until_us) // 10_000 + 12  # what came since, not the half second before
     limit.inside.close()
 
 
