@@ -27,6 +27,7 @@ def test_no_instant_sees_more_in_use_than_the_limit(users: Any, permits: int, en
     limit = {"name": "few", "concurrency": permits}
     crowd = [users.start(limit, work_s=0.01, engine=engine) for _ in range(3)]
     users.wait_until(lambda: all(len(user.began()) >= 20 for user in crowd), "twenty uses by each")
+    users.wait_until(lambda: peak(users) >= permits, "all permits in use at once")
     assert all(user.stop() == 0 for user in crowd)
     assert peak(users) == permits
 

@@ -63,31 +63,38 @@ def test_every_process_gets_some_of_a_rate_that_is_wanted_by_all(users: Any) -> 
     users.wait_until(lambda: all(len(user.began()) >= 5 for user in crowd), "five uses by each")
 
 
+def _reached(users: Any, user: Any) -> float:
+    """Its uses per second, over two hundred of them."""
+    first, start = len(user.began()), user.began()[-1]
+    users.wait_until(lambda: len(user.began()) >= first + 200, "two hundred uses")
+    times = [at for at in user.began() if at > start]
+    return len(times) / ((times[-1] - start) / 1e9)
+
+
 def test_a_process_that_is_slow_leaves_the_rate_to_the_others(users: Any) -> None:
     limit = {"name": "mixed", "rate": 200, "burst": 20}
     slow = users.start(limit, work_s=0.2)
     users.wait_until(lambda: len(slow.began()) > 3, "the slow one has begun")
     fast = users.start(limit)
     users.wait_until(lambda: len(fast.began()) > 10, "the fast one has begun")
-    first, start = len(fast.began()), fast.began()[-1]
-    users.wait_until(lambda: len(fast.began()) >= first + 200, "uses of the fast one")
-    times = [at for at in fast.began() if at > start]
-    reached = len(times) / ((times[-1] - start) / 1e9)
-    assert reached > 70  # of 200: one slow process may not take most of it; the machine may be busy
+    beside = _reached(users, fast)
+    slow.kill()
+    alone = _reached(users, fast)
+    assert beside > 0.35 * alone  # one slow process may not take most of it; on a busy machine both are less
 
 
 def test_a_retry_after_stops_every_process_and_only_for_that_long(users: Any) -> None:
     limit = {"name": "api", "rate": 200, "burst": 20}
     one, other = users.start(limit), users.start(limit)
     users.wait_until(lambda: len(one.began()) > 20 and len(other.began()) > 20, "both use it")
-    assert one.say("retry-after 3") == "told"
+    assert one.say("retry-after 5") == "told"
     told_ns = max(one.began())
-    users.wait_until(lambda: min(one.began()[-1], other.began()[-1]) > told_ns + 2_500_000_000, "both go on")
+    users.wait_until(lambda: min(one.began()[-1], other.began()[-1]) > told_ns + 4_500_000_000, "both go on")
     after = sorted(at for at in users.began() if at > told_ns)
-    pause_end = told_ns + 2_900_000_000
+    pause_end = told_ns + 4_900_000_000
     # The one that was told stops at once, the other with its next request, within half a second (and some for the machine).
-    assert not [at for at in one.began() if told_ns + 50_000_000 < at < pause_end]
-    assert not [at for at in other.began() if told_ns + 1_500_000_000 < at < pause_end]
+    assert not [at for at in one.began() if told_ns < at < pause_end]
+    assert not [at for at in other.began() if told_ns + 3_000_000_000 < at < pause_end]
     resumed = [at for at in after if at >= pause_end]
     assert worst_excess(resumed, 200, 20) <= 1e-6
 
@@ -118,13 +125,14 @@ def test_newer_code_with_another_rate_changes_it_for_all(users: Any) -> None:
 
 
 def test_the_executor_keeps_to_the_slots_it_is_given(users: Any) -> None:
-    """An item notes its own start, which is a little after the executor's; so a window may look a little fuller."""
+    """An item notes its own start, which is after the executor's, by more when the machine is busy; so a window may look
+    fuller. Two processes that did not know of each other would be over it by ninety starts."""
     limit = {"name": "real", "rate": 200, "burst": 20}
     crowd = [users.start(limit, engine="host") for _ in range(2)]
     users.wait_until(lambda: all(len(user.began()) > 100 for user in crowd), "a hundred starts by each")
     times = users.began()
-    late_s = 0.05
+    late_s = 0.25
     assert worst_excess(times, 200, 20) <= 200 * late_s
     # Over all of it the lateness does not matter: as many starts as the rate allows, and not far fewer.
     span_s = (times[-1] - times[0]) / 1e9
-    assert 0.3 * 200 * span_s < len(times) <= 200 * (span_s + late_s) + 20
+    assert 0.1 * 200 * span_s < len(times) <= 200 * (span_s + late_s) + 20

@@ -95,6 +95,11 @@ class Crowd:
                 found[key].append(at)
         return found
 
+    def goes_on_without(self, quiet: int, other: int, *, for_s: float) -> bool:
+        """Whether the last of one key began that much before the last of another; who is just slow shows in both."""
+        began = self.began()
+        return began[other][-1] > began[quiet][-1] + for_s * 1e9
+
     def wait_until(self, condition: Any, what: str, timeout_s: float = 40) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -151,7 +156,8 @@ def test_a_process_that_cannot_renew_stops_and_comes_back_without_passing_the_bo
 
 
 def test_no_window_of_a_key_is_over_its_rate(crowd: Crowd) -> None:
-    """An item notes its own start, a little after the executor's: hence 50 ms of leeway in each window."""
+    """An item notes its own start, after the executor's, by more when the machine is busy: hence the leeway in each window.
+    Two processes that did not know of each other would be over it by fifteen starts; tests of slots allow none."""
     rate, burst = 20, 3
     users = [crowd.start({"name": "pace", "rate": rate, "burst": burst}, keys=8, items=12) for _ in range(3)]
     assert [user.say("done") for user in users] == ["96"] * 3
@@ -159,15 +165,15 @@ def test_no_window_of_a_key_is_over_its_rate(crowd: Crowd) -> None:
         assert len(times) == 36
         for first, start in enumerate(times):
             for last in range(first + 1, len(times)):
-                assert last - first + 1 <= rate * ((times[last] - start) / 1e9 + 0.05) + burst
+                assert last - first + 1 <= rate * ((times[last] - start) / 1e9 + 0.3) + burst
 
 
 def test_a_retry_after_stops_its_key_in_every_process_and_no_other_key(crowd: Crowd) -> None:
     limit = {"name": "host", "concurrency": 2}
-    one, other = (crowd.start(limit, keys=2, work_s=0.005) for _ in range(2))
+    one, other = (crowd.start(limit, keys=2, items=20_000, work_s=0.005) for _ in range(2))
     crowd.wait_until(lambda: one.began(0) and other.began(0), "both use it")
-    assert one.say("retry-after 0 3") == "told"
-    crowd.wait_until(lambda: time.monotonic_ns() > crowd.began()[0][-1] + 2_000_000_000, "key 0 is quiet for 2 s", 20)
+    assert one.say("retry-after 0 6") == "told"
+    crowd.wait_until(lambda: crowd.goes_on_without(0, 1, for_s=2.0), "key 1 goes on for 2 s without key 0")
     quiet_from = crowd.began()[0][-1]
     crowd.wait_until(lambda: crowd.began()[0][-1] > quiet_from, "key 0 goes on")
     resumed = min(at for at in crowd.began()[0] if at > quiet_from)
@@ -177,12 +183,11 @@ def test_a_retry_after_stops_its_key_in_every_process_and_no_other_key(crowd: Cr
 def test_one_key_can_be_paused_from_outside(crowd: Crowd, ledger_url: str) -> None:
     client = redis.Redis.from_url(ledger_url)
     limit = {"name": "host", "concurrency": 2}
-    users = [crowd.start(limit, keys=2, work_s=0.005) for _ in range(2)]
+    users = [crowd.start(limit, keys=2, items=20_000, work_s=0.005) for _ in range(2)]
     crowd.wait_until(lambda: all(user.began(0) for user in users), "both use it")
     pause(client, "host", 60, key="key-0")
-    crowd.wait_until(lambda: time.monotonic_ns() > crowd.began()[0][-1] + 1_000_000_000, "key 0 is quiet")
+    crowd.wait_until(lambda: crowd.goes_on_without(0, 1, for_s=1.0), "key 1 goes on for a second without key 0")
     quiet_from = crowd.began()[0][-1]
-    assert crowd.began()[1][-1] > quiet_from
     pause(client, "host", 0, key="key-0")
     crowd.wait_until(lambda: crowd.began()[0][-1] > quiet_from, "key 0 goes on, a minute early")
     client.close()
@@ -206,5 +211,6 @@ def test_thousands_of_keys_leave_nothing_behind(crowd: Crowd, ledger_url: str, l
     assert all(late < early + 8_000_000 for early, late in zip(before, after, strict=True))
     crowd.wait_until(lambda: not client.keys("*:key:*"), "the server forgets the keys again")
     assert max(crowd.peaks().values()) <= (2 if "concurrency" in limit else 10_000)
-    assert all(0 < client.pttl(key) <= 3_700_000 for key in client.keys("tg:*"))
+    left_ms = [client.pttl(key) for key in client.keys("tg:*")]
+    assert all(0 < ms <= 3_700_000 for ms in left_ms if ms != -2)  # -2: it went between the two calls
     client.close()
