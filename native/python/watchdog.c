@@ -36,6 +36,22 @@ static void write_text(const char *text)
     }
 }
 
+static void on_fault(int number)
+{
+    (void)number;
+    _exit(HARD_EXIT_CODE);
+}
+
+/* What is dumped are the frames of threads that run on meanwhile, unless the stuck item sits on the GIL: reading them may
+ * fault. Then the rest of the dump is missing, and the process ends as it was to end. */
+static void survive_the_dump(void)
+{
+    struct sigaction action = {.sa_handler = on_fault, .sa_flags = SA_ONSTACK};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
+}
+
 static _Noreturn void end_process(const char *what, uint64_t late_ns)
 {
     char line[160];
@@ -47,6 +63,9 @@ static _Noreturn void end_process(const char *what, uint64_t late_ns)
         sigset_t set;
         sigemptyset(&set);
         sigaddset(&set, DUMP_SIGNAL);
+        sigaddset(&set, SIGSEGV);
+        sigaddset(&set, SIGBUS);
+        survive_the_dump();
         pthread_sigmask(SIG_UNBLOCK, &set, NULL);
         pthread_kill(pthread_self(), DUMP_SIGNAL); /* runs here and now: faulthandler needs no GIL */
     }

@@ -134,6 +134,29 @@ def test_an_item_stuck_in_c_with_the_gil_ends_the_process_and_is_named_in_the_jo
     assert (entry.tag, entry.position, entry.attempt) == (b"0123456789abcdef", 2, 1)
 
 
+FAULTY_DUMP = """
+import ctypes, signal
+from tidegate.executor.host import Host
+from tidegate.model.policy import TaskPolicy
+
+libc = ctypes.CDLL(None)  # lets go of the GIL: other threads change the frames that are dumped
+libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+lane = Host().lane("t", lambda value: libc.sleep(60), TaskPolicy(hard_timeout=0.3))
+libc.signal(signal.SIGRTMIN + 7, ctypes.cast(libc.strlen, ctypes.c_void_p))  # faults at once: a signal is no text
+lane.start([0]).wait(None)
+"""
+
+
+def test_a_fault_while_stacks_are_written_does_not_change_how_the_process_ends() -> None:
+    """They are read while other threads run on, which may go wrong."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTY_DUMP], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+    assert done.returncode == 86, done.stderr
+    assert "past its hard timeout" in done.stderr
+
+
 STUBBORN = """
 import asyncio
 from tidegate.executor.host import Host
