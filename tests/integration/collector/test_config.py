@@ -21,6 +21,8 @@ from tidegate.collector.web.server import WebServer
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "config"
 MS = 1_000_000
+#: A busy machine answers too.
+PATIENCE_S = 60.0
 
 
 def loaded(name: str) -> Any:
@@ -50,7 +52,7 @@ def exported(world: World, make_collector: Any) -> dict[str, set[str]]:
     with make_collector() as collector:
         server = WebServer(collector, lambda job_id: report.build(world.ledger, job_id), port=0)
         with server:
-            text = httpx.get(f"{server.address}/metrics", timeout=20).text
+            text = httpx.get(f"{server.address}/metrics", timeout=PATIENCE_S).text
     names: dict[str, set[str]] = {"up": {"job", "instance"}}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
