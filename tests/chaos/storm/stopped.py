@@ -6,12 +6,17 @@ import signal
 import time
 from random import Random
 
+import psutil
+
 from storm.load import Load
 from storm.row import Row, Scale
 from storm.scene import scene, until
 from storm.tree import WorkerTree
+from tidegate import Job
 
 BATCH = 50
+#: Leases of a second that have not run out by then were not held. Well before a supervisor ends what it takes for stuck.
+_HELD_NOTHING_S = 15.0
 
 
 def zombies(scale: Scale) -> Row:
@@ -32,12 +37,7 @@ def zombies(scale: Scale) -> Row:
                     began = stage.witness.stat().st_size
                     until(lambda began=began: tree.has_worked(stage.witness, began), "a worker works")
                     victim = random.choice(tree.children())
-                    tree.signal_child(victim, signal.SIGSTOP)
-                    before = job.progress().lost_leases
-                    until(lambda before=before: job.progress().lost_leases > before, "leases ran out")
-                    time.sleep(stop_s - lease_s)
-                    tree.signal_child(victim, signal.SIGCONT)
-                    stopped += 1
+                    stopped += _zombie(tree, victim, job, stop_s - lease_s)
                 verdict = load.settled(patience_s=1800)
     return Row(
         fault="`SIGSTOP` past the lease, then `SIGCONT`",
@@ -50,6 +50,21 @@ def zombies(scale: Scale) -> Row:
             "zombies that were not made": (paused - stopped, 0),
         },
     )
+
+
+def _zombie(tree: WorkerTree, victim: psutil.Process, job: Job[object], after_s: float) -> bool:
+    """Stop a process past its leases and wake it; whether it held any, and was refused when it woke."""
+    before = job.progress()
+    tree.signal_child(victim, signal.SIGSTOP)
+    try:
+        until(lambda: job.progress().lost_leases > before.lost_leases, "leases ran out", _HELD_NOTHING_S)
+        time.sleep(after_s)
+    except TimeoutError:
+        return False  # it was stopped between two batches: another one, then
+    finally:
+        tree.signal_child(victim, signal.SIGCONT)
+    until(lambda: job.progress().stale_refused > before.stale_refused, "what woke up was refused")
+    return True
 
 
 def rolling_restarts(scale: Scale) -> Row:

@@ -179,7 +179,7 @@ def test_a_process_that_is_alive_and_does_nothing_reconnects_and_then_is_replace
         "        consumer.task_consumer.channel.qos.can_consume = lambda: False\n"
         "Tasks.start = deaf\n"
     )
-    tree = site.start(app="deaf_app:gate", watchdog_s=2.0, sweep_s=0.3).ready()
+    tree = site.start(app="deaf_app:gate", watchdog_s=3.0, sweep_s=0.3).ready()
     job = site.task("double").map(range(20), batch_size=5)
     job.wait(timeout=80)
     assert "has ready batches, reconnecting" in tree.log

@@ -62,11 +62,14 @@ class TelemetryPublisher:
         self._last = slots.totals(self._last_ns)
         self._last_soft = self._last_hard = 0
         self._lock = threading.Lock()
-        self._warned = False
+        self._warned = self._stopped = False
 
     def publish(self, *, stopping: bool = False) -> None:
-        """Add a record and send what waits; when the server is away, records wait for the next time."""
+        """Add a record and send what waits; when the server is away, records wait for the next time. None follows the last."""
         with self._lock:
+            if self._stopped:
+                return
+            self._stopped = stopping
             self._waiting.append(self._record(stopping))
             try:
                 while self._waiting:
