@@ -11,6 +11,7 @@ aiometer take part where they are installed; p-limit is fetched with npm into a 
 items, so that all of it takes minutes: more items at once only make them slower.
 
     tidegate                    Executor.amap: limit, timeout, retry policy, statistics; @uvloop, @asyncio: on which loop
+    tidegate.sleep              the same with tidegate.executor.sleep in the place of asyncio's
     tidegate.gather             the executor's gather without an executor: no limit, no timeout
     gather+semaphore+wait_for   asyncio.gather over coroutines that take a semaphore and wait_for with a timeout
     gather+semaphore, gather    the same without the timeout; without either
@@ -109,7 +110,15 @@ ROWS = (
         "sleep",
         20_000,
         1000,
-        (*OURS, *HAND, "gather+semaphore@uvloop", "aiometer@asyncio", "node p-limit"),
+        (
+            "tidegate.sleep@uvloop",
+            "tidegate.sleep@asyncio",
+            *OURS,
+            *HAND,
+            "gather+semaphore@uvloop",
+            "aiometer@asyncio",
+            "node p-limit",
+        ),
         {"the ideal": 0.95},
         ideal_s=0.01,
     ),

@@ -69,13 +69,14 @@ async def aiometer_(work: str, n: int, concurrency: int) -> float:
     return time.perf_counter() - began
 
 
-async def tidegate(work: str, n: int, concurrency: int) -> float:
+async def tidegate(work: str, n: int, concurrency: int, own: Step | None = None) -> float:
     """The executor with its limit, timeout, retry policy and statistics on. seq is a limit of one."""
     from tidegate.executor.executor import Executor
     from tidegate.model.retry import Retry
 
     gather = tidegate_gather()
     function, order = make(work, gather)
+    function = own or function
     items = list(range(n))
     limit = {"seq": 1, "conc": n}.get(order, concurrency)
     with Executor(concurrency=limit, timeout=TIMEOUT_S, retry=Retry(attempts=3)) as executor:
@@ -85,6 +86,19 @@ async def tidegate(work: str, n: int, concurrency: int) -> float:
         took = time.perf_counter() - began
         assert len(outcomes.values) == n
     return took
+
+
+async def tidegate_sleep(work: str, n: int, concurrency: int) -> float:
+    """The executor, with items that sleep by its own means."""
+    from tidegate.executor import sleep
+
+    assert work == "sleep"
+
+    async def sleep_10ms(value: int) -> int:
+        await sleep(0.01)
+        return value
+
+    return await tidegate(work, n, concurrency, sleep_10ms)
 
 
 async def tidegate_plain(work: str, n: int, _concurrency: int) -> float:
@@ -116,6 +130,7 @@ CONTENDERS: dict[str, Contender] = {
     "gather": bare_gather,
     "aiometer": aiometer_,
     "tidegate": tidegate,
+    "tidegate.sleep": tidegate_sleep,
     "tidegate.gather": tidegate_plain,
 }
 

@@ -27,6 +27,7 @@ typedef struct tgd_state {
     PyTypeObject *side;
     PyTypeObject *driver;
     PyTypeObject *gathering;
+    PyTypeObject *nap;
     PyObject *current_tasks; /* asyncio's dict of loop -> task */
     PyObject *register_task;
     PyObject *cancelled_error;
@@ -34,6 +35,7 @@ typedef struct tgd_state {
     PyObject *iscoroutine;
     PyObject *ensure_future;
     PyObject *asyncio_gather;
+    PyObject *asyncio_sleep;
     PyObject *get_running_loop;
     PyObject *format_repr, *format_stack, *print_stack; /* asyncio.base_tasks */
     /* Unbound methods of asyncio.Future. */
@@ -76,6 +78,7 @@ typedef struct tgd_fields {
     void *owner;
     PyObject *owner_object;     /* keeps the owner alive, when it is a Python object */
     uint64_t token;
+    size_t nap;                 /* driver_nap.c: place among the sleepers, from 1; 0: it does not sleep */
     PyObject *next;             /* in the side's turn queue (strong there) or among its spares */
     uint32_t cancels;
     uint8_t phase;
@@ -92,6 +95,12 @@ static inline tgd_fields *tgd_fields_of(PyObject *task)
 {
     return (tgd_fields *)((char *)task + tgd_fields_at);
 }
+
+/* A task that sleeps. */
+struct tgd_nap {
+    uint64_t due_ns;
+    PyObject *task;             /* strong */
+};
 
 struct tgd_side {
     PyObject_HEAD
@@ -111,6 +120,11 @@ struct tgd_side {
     uint64_t ends;
     uint64_t ends_at_beat;
     uint64_t window_ns;         /* when the last 256 ends were complete */
+    struct tgd_nap *naps;       /* driver_nap.c: the sleepers, a heap */
+    size_t n_naps, nap_room;
+    uint64_t nap_armed_ns;      /* when the loop wakes up for them; 0: not */
+    int nap_fd;                 /* -1 while there is none */
+    int nap_fd_refused;
     int turn_scheduled;
     int in_turn;                /* more tasks of this turn follow the one that runs */
     int debug;
@@ -160,6 +174,8 @@ tgd_side *tgd_side_of(tgd_state *state, PyObject *loop); /* new reference */
 PyObject *tgd_side_task(tgd_side *side);                  /* an idle task: spare or new */
 void tgd_side_recycle(tgd_side *side, PyObject *task);    /* steals an idle task */
 int tgd_side_next_turn(tgd_side *side, PyObject *task);   /* steps it again in the loop's next turn */
+void tgd_side_line_up(tgd_side *side, PyObject *task);    /* steals: at the end of the line for the turn */
+PyObject *tgd_side_turn(tgd_side *side);                  /* a turn now, unless one is coming: None, or NULL with an error */
 
 /* driver_task.c, driver_task_methods.c, driver_waiting.c */
 int tgd_task_type(PyObject *module, tgd_state *state);
@@ -176,6 +192,13 @@ void tgd_task_reset(tgd_fields *fields);
 /* driver_beat.c */
 void tgd_beat_note_end(tgd_side *side);
 void tgd_beat_stop(tgd_side *side);
+
+/* driver_nap.c */
+int tgd_nap_type(PyObject *module, tgd_state *state);
+int tgd_nap_begin(PyObject *task, tgd_fields *fields, PyObject *nap);
+int tgd_nap_interrupt(tgd_fields *fields);
+void tgd_naps_rest(tgd_side *side);
+void tgd_naps_drop(tgd_side *side);
 
 /* driver_step.c */
 int tgd_task_step(PyObject *task, tgd_fields *fields, int enter_context);

@@ -127,6 +127,12 @@ static PyObject *driver_get_beats(PyObject *self, void *closure)
     return PyBool_FromLong(((tgd_driver *)self)->side->beat_fd >= 0);
 }
 
+static PyObject *driver_get_sleepers(PyObject *self, void *closure)
+{
+    (void)closure;
+    return PyLong_FromSize_t(((tgd_driver *)self)->side->n_naps);
+}
+
 static int driver_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
@@ -150,6 +156,7 @@ static void driver_dealloc(PyObject *self)
     tgd_side *side = ((tgd_driver *)self)->side;
     if (--side->drivers == 0) {
         tgd_beat_stop(side);
+        tgd_naps_rest(side);
     }
     Py_DECREF(side);
     PyObject_GC_Del(self);
@@ -166,6 +173,7 @@ static PyMethodDef driver_methods[] = {
 static PyGetSetDef driver_attributes[] = {
     {"spares", driver_get_spares, NULL, PyDoc_STR("How many tasks lie ready to serve again."), NULL},
     {"beats", driver_get_beats, NULL, PyDoc_STR("Is the loop kept punctual now?"), NULL},
+    {"sleepers", driver_get_sleepers, NULL, PyDoc_STR("How many tasks sleep."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot driver_slots[] = {

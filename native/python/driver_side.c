@@ -13,7 +13,7 @@ static tgd_side *side_new(tgd_state *state, PyObject *loop)
     memset((char *)side + sizeof(PyObject), 0, sizeof(*side) - sizeof(PyObject));
     side->state = tgd_state_hold(state);
     side->loop = Py_NewRef(loop);
-    side->beat_fd = -1;
+    side->beat_fd = side->nap_fd = -1;
     side->init_kwargs = PyDict_New();
     PyObject_GC_Track((PyObject *)side);
     PyObject *debug = PyObject_CallMethod(loop, "get_debug", NULL);
@@ -98,17 +98,18 @@ static int schedule_turn(tgd_side *side)
     return 0;
 }
 
+void tgd_side_line_up(tgd_side *side, PyObject *task)
+{
+    *(side->turn_tail ? &tgd_fields_of(side->turn_tail)->next : &side->turn_head) = task;
+    side->turn_tail = task;
+}
+
 int tgd_side_next_turn(tgd_side *side, PyObject *task)
 {
     if (!side->turn_scheduled && schedule_turn(side) < 0) {
         return -1;
     }
-    if (side->turn_tail) {
-        tgd_fields_of(side->turn_tail)->next = Py_NewRef(task);
-    } else {
-        side->turn_head = Py_NewRef(task);
-    }
-    side->turn_tail = task;
+    tgd_side_line_up(side, Py_NewRef(task));
     return 0;
 }
 
@@ -154,6 +155,11 @@ static PyObject *side_call(PyObject *self, PyObject *args, PyObject *kwargs)
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
+PyObject *tgd_side_turn(tgd_side *side)
+{
+    return side->turn_scheduled ? Py_NewRef(Py_None) : side_call((PyObject *)side, NULL, NULL);
+}
+
 static int visit_line(PyObject *task, visitproc visit, void *arg)
 {
     for (; task; task = tgd_fields_of(task)->next) {
@@ -169,6 +175,9 @@ static int side_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(side->loop);
     Py_VISIT(side->init_kwargs);
     Py_VISIT(side->seat);
+    for (size_t i = 0; i < side->n_naps; i++) {
+        Py_VISIT(side->naps[i].task);
+    }
     int stop = visit_line(side->turn_head, visit, arg);
     return stop ? stop : visit_line(side->spares, visit, arg);
 }
@@ -190,6 +199,7 @@ static int side_clear(PyObject *self)
 {
     tgd_side *side = (tgd_side *)self;
     tgd_beat_stop(side);
+    tgd_naps_drop(side);
     drop_line(&side->spares);
     side->n_spares = TGD_SPARES_MAX; /* nothing may come back now */
     side->turn_tail = NULL;
@@ -210,7 +220,6 @@ static void side_dealloc(PyObject *self)
         Py_CLEAR(state->last_loop);
         state->last_side = NULL;
     }
-    tgd_beat_stop(side);
     side_clear(self);
     PyObject_GC_Del(self);
     Py_DECREF(type);

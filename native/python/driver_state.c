@@ -15,6 +15,7 @@ static int import_names(tgd_state *state)
         WANTED("asyncio", "get_running_loop", get_running_loop),
         WANTED("asyncio", "ensure_future", ensure_future),
         WANTED("asyncio", "gather", asyncio_gather),
+        WANTED("asyncio", "sleep", asyncio_sleep),
         WANTED("asyncio.exceptions", "CancelledError", cancelled_error),
         WANTED("asyncio.exceptions", "InvalidStateError", invalid_state_error),
         WANTED("asyncio.coroutines", "iscoroutine", iscoroutine),
@@ -146,7 +147,8 @@ void *tg_driver_state_create(PyObject *module)
     state->vars_at = tgd_find_vars();
     if (import_names(state) < 0 || intern_names(state) < 0 || find_attributes(state) < 0 || find_methods(state) < 0
         || tgd_task_type(module, state) < 0 || tgd_waiting_type(module, state) < 0 || tgd_wakeup_type(module, state) < 0
-        || tgd_side_types(module, state) < 0 || tgd_driver_type(module, state) < 0 || tgd_gather_type(module, state) < 0) {
+        || tgd_side_types(module, state) < 0 || tgd_driver_type(module, state) < 0 || tgd_gather_type(module, state) < 0
+        || tgd_nap_type(module, state) < 0) {
         PyObject *error = tgd_fetch_raised();
         tg_driver_state_destroy(state);
         tgd_restore_raised(error);
@@ -159,6 +161,7 @@ void *tg_driver_state_create(PyObject *module)
 #define TGD_STATE_OBJECTS(X)                                                                                           \
     X(future) X(task) X(item_task) X(waiting) X(wakeup) X(side) X(driver) X(gathering) X(current_tasks)               \
     X(register_task) X(cancelled_error) X(invalid_state_error) X(iscoroutine) X(ensure_future) X(asyncio_gather)      \
+    X(asyncio_sleep) X(nap)                                                                                            \
     X(get_running_loop) X(format_repr) X(format_stack) X(print_stack) X(future_cancel) X(future_set_result)           \
     X(future_set_exception) X(future_result) X(future_exception) X(future_add_done_callback) X(future_done)           \
     X(s_call_soon) X(s_cancel) X(s_msg) X(s_throw) X(s_result) X(s_get_loop) X(s_add_done_callback) X(s_blocking)     \

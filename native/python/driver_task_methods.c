@@ -15,6 +15,9 @@ int tgd_task_cancel(PyObject *task, tgd_fields *fields, PyObject *message)
         return 0;
     }
     fields->cancels++;
+    if (fields->nap && tgd_nap_interrupt(fields) < 0) {
+        return -1;
+    }
     if (fields->waiter) {
         /* The waiter stays: it may be a task that refuses, and has to be cancelled again. */
         PyObject *args[2] = {fields->waiter, message ? message : Py_None};

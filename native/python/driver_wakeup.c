@@ -225,7 +225,9 @@ int tgd_task_wait_for(PyObject *task, tgd_fields *fields, PyObject *yielded)
         Py_DECREF(yielded);
         return tgd_task_step_soon(task, fields);
     }
-    if (yielded == task) {
+    if (Py_IS_TYPE(yielded, fields->state->nap)) {
+        answer = tgd_nap_begin(task, fields, yielded);
+    } else if (yielded == task) {
         PyErr_Format(PyExc_RuntimeError, "Task cannot await on itself: %R", task);
         answer = -1;
     } else if (Py_IS_TYPE(yielded, fields->state->future) || Py_IS_TYPE(yielded, fields->state->task)) {

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from tidegate.executor.executor import Executor, ItemOutcome
     from tidegate.executor.kinds import CFunction
     from tidegate.executor.lanes import Breaker
+    from tidegate.executor.sleeping import sleep
 
-__all__ = ["Breaker", "CFunction", "CurrentItem", "Executor", "ItemOutcome", "current_item", "gather"]
+__all__ = ["Breaker", "CFunction", "CurrentItem", "Executor", "ItemOutcome", "current_item", "gather", "sleep"]
 
 _HOMES = {
     "Breaker": "tidegate.executor.lanes",
@@ -19,6 +20,7 @@ _HOMES = {
     "ItemOutcome": "tidegate.executor.executor",
     "current_item": "tidegate.executor.current",
     "gather": "tidegate.executor._native",
+    "sleep": "tidegate.executor.sleeping",
 }
 
 

@@ -1,7 +1,7 @@
 """The compiled binding of the C executor. Only tidegate.executor imports it."""
 
 from asyncio import AbstractEventLoop, Future, Task
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextvars import Context
 from os import PathLike
 from types import FrameType
@@ -35,6 +35,12 @@ def blame() -> None: ...
 def outcomes_read(
     path: str | PathLike[str], /
 ) -> tuple[int, int, int, list[tuple[bytes, int, int, int, bool, bytes]]]: ...
+
+@final
+class Nap(Awaitable[None]):
+    def __new__(cls, delay_s: float) -> Nap: ...
+    def __await__(self) -> Generator[Any]: ...
+
 def gather(*coros_or_futures: Awaitable[Any], return_exceptions: bool = False) -> Future[list[Any]]: ...
 def simulate_plan(simulation: bytes, /) -> tuple[int, int]: ...
 
@@ -208,6 +214,8 @@ class Driver:
     def spares(self) -> int: ...
     @property
     def beats(self) -> bool: ...
+    @property
+    def sleepers(self) -> int: ...
 
 @disjoint_base
 class ItemTask(Task[Any]):
