@@ -152,6 +152,7 @@ typedef struct tg_core_object {
     pthread_cond_t interrupt_cond; /* wakes the interrupter */
     pthread_t watchdog;
     int has_watchdog;
+    int has_interrupter;
     int interrupter;
     int interrupts; /* something is overdue */
     _Atomic uint64_t min_timeout_ns;

@@ -104,7 +104,8 @@ static struct tg_run *watch(CoreObject *self, struct tg_worker *worker)
 }
 
 /* 0, also when the system or a closing interpreter refused: those that are there go on. -1 with an exception that came from
- * outside while the thread was being started: Ctrl-C, or the timeout of the item that started it. It is the caller's. */
+ * outside while the thread was being started: what a signal's handler raised (Ctrl-C), or the timeout of the item that
+ * started it. It is the caller's. */
 static int start_thread(CoreObject *self)
 {
     PyObject *result = PyObject_CallFunction(self->spawn, "s", "serve");
@@ -115,7 +116,7 @@ static int start_thread(CoreObject *self)
     pthread_mutex_lock(&self->idle_mu);
     self->n_starting -= self->n_starting != 0; /* it may have begun to serve, and said so itself */
     pthread_mutex_unlock(&self->idle_mu);
-    if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(self->state->item_timeout)) {
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError) && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
         return -1;
     }
     PyErr_Clear();

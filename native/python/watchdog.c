@@ -196,23 +196,28 @@ void tg_watchdog_note(CoreObject *self)
 
 int tg_watchdog_ensure(CoreObject *self)
 {
-    if (self->has_watchdog) {
-        return 0;
+    if (!self->has_watchdog) {
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        int error = pthread_create(&self->watchdog, NULL, watchdog_main, self);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (error != 0) {
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        self->has_watchdog = 1;
     }
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&self->watchdog, NULL, watchdog_main, self);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
+    if (!self->has_interrupter) {
+        PyObject *result = PyObject_CallFunction(self->spawn, "s", "interrupt");
+        if (result == NULL) {
+            return -1; /* refused, or Ctrl-C meanwhile: the next lane asks again, and two of them do no harm */
+        }
+        Py_DECREF(result);
+        self->has_interrupter = 1;
     }
-    self->has_watchdog = 1;
-    PyObject *result = PyObject_CallFunction(self->spawn, "s", "interrupt");
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return 0;
 }
 
 void tg_watchdog_stop(CoreObject *self)
@@ -229,7 +234,7 @@ void tg_watchdog_stop(CoreObject *self)
         pthread_join(self->watchdog, NULL);
         Py_END_ALLOW_THREADS
     }
-    self->has_watchdog = 0;
+    self->has_watchdog = self->has_interrupter = 0;
 }
 
 /* Sends the interrupts that are due. With the GIL, so no worker is between its check and its next item. */

@@ -193,6 +193,30 @@ def test_ctrl_c_is_not_lost_while_the_first_thread_is_being_started() -> None:
     assert done.stdout == "interrupted\nTrue ['MainThread']\n", done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_ctrl_c_while_a_thread_is_being_started_is_not_lost(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's thread starts those of the executor, in Python: what a signal's handler raises there is the caller's."""
+    original, struck = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        strikes = not struck and "serve" in thread.name
+        if strikes:
+            struck.append(thread)  # now: the new thread may itself start another
+        if strikes and moment == "before":
+            signal.raise_signal(signal.SIGINT)
+        original(thread)
+        if strikes:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with Executor(concurrency=2, timeout=5) as executor:
+        with pytest.raises(KeyboardInterrupt):
+            executor.map(str, range(100))
+        assert struck
+        assert executor.map(str, range(3)).values == ["0", "1", "2"], "and it goes on working"
+    assert not [thread for thread in struck if thread.is_alive()]
+
+
 def test_items_may_submit_items_and_wait_for_them(executors: Callable[..., Executor]) -> None:
     executor = executors(8)
 

@@ -173,11 +173,16 @@ class Executor:
         values, origin = _sequence(items), caller()
         parts: list[Part] = []
         waiting: list[tuple[int, AnyRun, int]] = []
-        for first, chunk in _chunks(function, values):
-            waiting.append((first, self._begin(function, chunk, origin), len(chunk)))
-            if len(waiting) > 2:  # one runs, one is ready: no gap between them, and no more in memory
-                parts.append(self._part(*waiting.pop(0)))
-        parts.extend(self._part(*entry) for entry in waiting)
+        try:
+            for first, chunk in _chunks(function, values):
+                waiting.append((first, self._begin(function, chunk, origin), len(chunk)))
+                if len(waiting) > 2:  # one runs, one is ready: no gap between them, and no more in memory
+                    parts.append(self._part(*waiting.pop(0)))
+            parts.extend(self._part(*entry) for entry in waiting)
+        except BaseException:  # Ctrl-C: nothing goes on behind the caller's back
+            for _first, run, _n in waiting:
+                run.cancel()
+            raise
         self._recover(values, parts)
         return Outcomes(parts)
 
