@@ -35,11 +35,11 @@ def test_the_code_from_an_app_runs_as_written(ledger_url: str, tmp_path: Path, m
         try:
             script = "from readme_app import fetch\n" + usage + "\nassert job.progress().done == 1000\n"
             done = subprocess.run(
-                [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+                [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
             )
         finally:
             worker.terminate()
-            worker.wait(30)
+            worker.wait(90)
 
     assert done.returncode == 0, done.stderr
     assert "1,000" in done.stdout

@@ -218,7 +218,7 @@ def test_a_script_that_ends_right_after_a_call_has_submitted_it(tmp_path: Path, 
             """
         )
     )
-    subprocess.run([sys.executable, str(script), ledger_url], check=True, timeout=60)
+    subprocess.run([sys.executable, str(script), ledger_url], check=True, timeout=200)
 
     with Tidegate(ledger_url) as gate:
         (stands,) = gate.jobs()

@@ -26,7 +26,7 @@ from tidegate.errors import ConfigurationError, LedgerUnavailable
 
 #: The kernel's limit is 107 bytes; the server opens a temporary name beside it.
 _LONGEST_SOCKET_PATH = 100
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 
 
