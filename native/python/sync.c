@@ -94,6 +94,20 @@ static void item_failed(struct slice *slice, RunObject *run, struct tg_item *ite
     Py_DECREF(error); /* run->errors holds it until the decision */
 }
 
+/* A plain function, a lambda mostly, that makes a coroutine: it would pass for done, and nothing of it would ever run. */
+static PyObject *refuse_coroutine(PyObject *value)
+{
+    PyObject *closed = PyObject_CallMethod(value, "close", NULL);
+    if (closed == NULL) {
+        PyErr_WriteUnraisable(value);
+    }
+    Py_XDECREF(closed);
+    PyErr_Format(PyExc_TypeError, "the function returned %R, which nobody awaits: make the function `async def`, and await in it",
+                 value);
+    Py_DECREF(value);
+    return NULL;
+}
+
 /* Runs the items of a claimed run. Returns the time at the end of the last one. */
 static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
 {
@@ -143,6 +157,9 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
         atomic_store_explicit(&worker->start_ns, now, memory_order_relaxed);
         atomic_store_explicit(&worker->sequence, ++sequence, memory_order_release);
         PyObject *value = tg_run_call(run, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position));
+        if (value != NULL && PyCoro_CheckExact(value)) {
+            value = refuse_coroutine(value);
+        }
         if (value != NULL && core->outlog != NULL) {
             tg_record_success(run, position, item->attempts, value); /* while it may still be interrupted, if it takes long */
         }

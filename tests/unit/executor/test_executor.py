@@ -51,6 +51,15 @@ def test_map_never_raises_and_keeps_the_order(executors: Make, function: Callabl
     assert outcomes.failures == [bad]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_plain_function_that_returns_a_coroutine_is_told(executors: Make) -> None:
+    """It would pass for done, with a coroutine as its value that nobody awaits."""
+    outcomes = executors().map(lambda value: afail_on_three(value), [1, 2])  # noqa: PLW0108
+
+    assert [type(outcome.error) for outcome in outcomes] == [TypeError, TypeError]
+    assert "nobody awaits: make the function `async def`" in str(outcomes[0].error)
+
+
 def test_outcomes_read_like_a_list(executors: Make) -> None:
     outcomes = executors().map(str, [1, 2, 3])
 
