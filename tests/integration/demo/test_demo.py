@@ -129,8 +129,8 @@ def every_page_is_fetched_and_the_limit_is_honoured(document: dict[str, Any]) ->
     by_status = document["server"]["by_status"]
     assert by_status["200"] >= 2000
     assert by_status["503"] > 50
-    # A handful of more than 2,000 requests; dozens where the server is kept from running while they pile up before it.
-    assert by_status.get("429", 0) <= 100
+    # A handful of more than 2,000 requests: all that can be on the way at once fits the server's burst, however late it is.
+    assert by_status.get("429", 0) <= 20
 
 
 def the_page_stands_alone_and_has_both_reports(demo: Demo, document: dict[str, Any]) -> None:
