@@ -69,7 +69,7 @@ def test_a_key_is_gone_when_it_binds_nobody_any_more(client: redis.Redis) -> Non
     key = keys.one_key("host", name_of(A))
     left_ms = client.pttl(key)
     assert 0 < left_ms <= 1_200
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while client.exists(key):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -38,7 +38,7 @@ class User:
         if self.process.poll() is None:
             assert self.process.stdin is not None
             self.process.stdin.close()
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
@@ -76,7 +76,7 @@ class Users:
     def began(self) -> list[int]:
         return sorted(at for user in self.all for at in user.began())
 
-    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 40) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"

@@ -49,7 +49,7 @@ class Process:
             assert self.process.stdin is not None
             self.process.stdin.close()
             try:
-                self.process.wait(30)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -100,7 +100,7 @@ class Crowd:
         began = self.began()
         return began[other][-1] > began[quiet][-1] + for_s * 1e9
 
-    def wait_until(self, condition: Any, what: str, timeout_s: float = 40) -> None:
+    def wait_until(self, condition: Any, what: str, timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"

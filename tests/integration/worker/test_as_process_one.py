@@ -58,7 +58,7 @@ def test_orphans_are_reaped(site: Site, contained: Tree) -> None:
     ]
     assert len(left) == 3, "what the items left behind belongs to the supervisor"
     go_on.touch()
-    assert psutil.wait_procs(left, timeout=30)[1] == [], "it was reaped, not left as a zombie"
+    assert psutil.wait_procs(left, timeout=60)[1] == [], "it was reaped, not left as a zombie"
     assert supervisor.is_running()
 
 

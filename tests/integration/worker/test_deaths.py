@@ -160,7 +160,7 @@ def test_processes_drain_when_their_supervisor_is_killed(site: Site) -> None:
     job = site.task("kill_own_supervisor").map(range(200), batch_size=100)
     _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
-    assert tree.process.wait(10) == -signal.SIGKILL
+    assert tree.wait() == -signal.SIGKILL
     wait_until(lambda: job.progress().running_batches == 0, "everything was handed back")
     assert job.progress().pending > 0
     assert job.progress().lost_leases == 0
