@@ -16,9 +16,9 @@ async def sleep(delay_s: float, result: T) -> T: ...
 async def sleep(delay_s: float, result: Any = None) -> Any:
     """As :func:`asyncio.sleep`: waits ``delay_s`` seconds and returns ``result``; 0 or less lets others run once.
 
-    In an item of an executor, or in :func:`gather`, it costs about a tenth of asyncio's: no future, no handle and no timer
-    for each sleeper, since all that are on one loop share one timer. It is also more punctual, as it does not count whole
-    milliseconds. Anywhere else it is :func:`asyncio.sleep`.
+    In an item of an executor, or in :func:`gather`, there is no future, no handle and no timer for each sleeper, since all
+    that are on one loop share one timer: an item that sleeps takes a third of the instructions. It is also more punctual, as
+    it does not count whole milliseconds. Anywhere else it is :func:`asyncio.sleep`.
 
     Raises ``ValueError`` for a delay that is not a number.
 
