@@ -255,7 +255,7 @@ static void release_worker(PumpObject *self)
     if (self->worker != NULL) {
         struct tg_worker *outer = tg_worker_current(self->core->state);
         if (self->stepping != 0 && self->worker->interrupted == atomic_load(&self->worker->sequence)) {
-            PyThreadState_SetAsyncExc(self->worker->thread_id, NULL); /* the step that closes us is over its timeout */
+            tg_thread_raise(self->worker->thread_id, NULL); /* the step that closes us is over its timeout */
         }
         self->worker->on_loop = 0;
         atomic_store(&self->worker->active, 0);

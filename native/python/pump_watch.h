@@ -69,7 +69,7 @@ static inline int tg_watch_end(PumpObject *self)
     }
     int delivered = PyThreadState_Get()->async_exc == NULL;
     if (!delivered) {
-        PyThreadState_SetAsyncExc(worker->thread_id, NULL);
+        tg_thread_raise(worker->thread_id, NULL);
     }
     return delivered;
 }

@@ -87,6 +87,7 @@ void tg_worker_leave(struct tg_core_object *self, struct tg_worker *worker);
 struct tg_worker *tg_worker_current(struct tg_module_state *state);
 /* Takes back the interrupt of the item that waits on this thread, and answers whether there was one. With the GIL. */
 int tg_worker_take_interrupt(struct tg_core_object *self);
+int tg_thread_raise(unsigned long thread_id, PyObject *exception); /* NULL takes back what was not delivered */
 /* Whether some thread began a sync item less than `age_ns` ago; *retry_ns: when to look again. No GIL. */
 int tg_worker_any_fresh(struct tg_core_object *self, uint64_t now_ns, uint64_t age_ns, uint64_t *retry_ns);
 

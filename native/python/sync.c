@@ -165,7 +165,7 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
         }
         int interrupted = worker->interrupted == sequence;
         if (interrupted) {
-            PyThreadState_SetAsyncExc(worker->thread_id, NULL); /* it may not have been delivered */
+            tg_thread_raise(worker->thread_id, NULL); /* it may not have been delivered */
         }
         now = tg_run_now(claimed);
         if (value == NULL) {

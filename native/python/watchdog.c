@@ -258,7 +258,7 @@ static void interrupt_overdue(CoreObject *self)
     }
     pthread_mutex_unlock(&self->workers_mu);
     for (int i = 0; i < n; i++) {
-        PyThreadState_SetAsyncExc(targets[i].thread_id, self->state->item_timeout);
+        tg_thread_raise(targets[i].thread_id, self->state->item_timeout);
     }
 }
 

@@ -7,6 +7,7 @@
 #include "state.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 struct tg_worker *tg_worker_current(struct tg_module_state *state)
 {
@@ -88,6 +89,28 @@ static int is_interrupted(const struct tg_worker *worker)
            atomic_load_explicit(&worker->start_ns, memory_order_relaxed) != 0;
 }
 
+static int has_id_alone(unsigned long thread_id)
+{
+    int n = 0;
+    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    for (; state != NULL; state = PyThreadState_Next(state)) {
+        n += state->thread_id == thread_id;
+    }
+    return n <= 1;
+}
+
+/* PyThreadState_SetAsyncExc, aimed well. In Python 3.11 the state of a thread that is being started has its parent's id until
+ * it runs, and would be taken for it: the child would die of what was meant for the parent, which waits for it for ever. It
+ * needs no GIL to get its own id, so we hold ours until it has (a tenth of a second at most). */
+int tg_thread_raise(unsigned long thread_id, PyObject *exception)
+{
+    const struct timespec pause = {.tv_nsec = 20000};
+    for (int i = 0; i < 2000 && !has_id_alone(thread_id); i++) {
+        nanosleep(&pause, NULL);
+    }
+    return PyThreadState_SetAsyncExc(thread_id, exception);
+}
+
 int tg_worker_take_interrupt(CoreObject *self)
 {
     unsigned long thread_id = PyThread_get_thread_ident();
@@ -101,7 +124,7 @@ int tg_worker_take_interrupt(CoreObject *self)
         }
         pthread_mutex_unlock(&self->workers_mu);
     }
-    return worker != NULL && is_interrupted(worker) && PyThreadState_SetAsyncExc(thread_id, NULL) >= 0;
+    return worker != NULL && is_interrupted(worker) && tg_thread_raise(thread_id, NULL) >= 0;
 }
 
 int tg_worker_any_fresh(CoreObject *self, uint64_t now_ns, uint64_t age_ns, uint64_t *retry_ns)

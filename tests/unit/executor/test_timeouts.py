@@ -204,3 +204,31 @@ def test_the_journal_names_what_runs_now(tmp_path: Path) -> None:
 
         assert read_pid(journal) == os.getpid()
     assert not journal.exists()
+
+
+STARTS_THREADS = """
+import sys, threading, time
+from tidegate.executor import Executor
+from tidegate.model.outcome import Outcome
+
+heard = []
+sys.unraisablehook = threading.excepthook = heard.append
+
+def starts_threads(number):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        threading.Thread(target=int).start()
+
+with Executor(concurrency=1, timeout=0.01) as executor:
+    outcomes = executor.map(starts_threads, range(200))
+print(outcomes.counts() == {Outcome.TIMED_OUT: 200}, heard)
+"""
+
+
+def test_a_timeout_hits_its_item_and_not_the_thread_that_it_is_starting() -> None:
+    """In Python 3.11 the state of a new thread has its parent's id until it runs: it died of the timeout, and the item hung."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS_THREADS], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+    assert done.stdout == "True []\n", done.stdout + done.stderr
