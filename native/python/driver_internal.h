@@ -189,6 +189,13 @@ PyObject *tgd_task_await(PyObject *task);
 PyObject *tgd_task_result(PyObject *task, PyObject *unused);
 void tgd_task_reset(tgd_fields *fields);
 
+/* driver_timer.c */
+uint64_t tgd_now_ns(void);                                          /* CLOCK_MONOTONIC */
+int tgd_timer_open(tgd_side *side, PyMethodDef *on_time);           /* calls it with the side; -1: there is none, no error set */
+int tgd_timer_set(int fd, uint64_t at_ns, uint64_t every_ns);       /* every_ns 0: once. -1: it could not be set */
+int tgd_timer_expired(int fd);                                      /* since the last time this was asked */
+void tgd_timer_close(tgd_side *side, int *fd);
+
 /* driver_beat.c */
 void tgd_beat_note_end(tgd_side *side);
 void tgd_beat_stop(tgd_side *side);

@@ -8,11 +8,6 @@
 #include "driver_internal.h"
 
 #include <math.h>
-#include <time.h>
-#include <unistd.h>
-#ifdef __linux__
-#include <sys/timerfd.h>
-#endif
 
 #define TURN_GAP_NS 50000
 #define LONGEST_S 1e9 /* 31 years: further than that nobody's process lives */
@@ -22,13 +17,6 @@ typedef struct tgd_nap_object {
     double delay_s;
     int yielded;
 } tgd_nap_object;
-
-static uint64_t now_ns(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
 
 /* ---- the heap: binary; a task knows its place in it (fields.nap, counted from 1) ---- */
 
@@ -87,41 +75,14 @@ static int make_room(tgd_side *side)
 static PyObject *wake(PyObject *self, PyObject *unused);
 static PyMethodDef wake_method = {"tidegate_wake", wake, METH_NOARGS, NULL};
 
-#ifdef __linux__
-static void open_timer(tgd_side *side)
-{
-    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    PyObject *callback = fd >= 0 ? PyCFunction_New(&wake_method, (PyObject *)side) : NULL;
-    PyObject *done = callback ? PyObject_CallMethod(side->loop, "add_reader", "iO", fd, callback) : NULL;
-    Py_XDECREF(callback);
-    if (done) {
-        Py_DECREF(done);
-        side->nap_fd = fd;
-        return;
-    }
-    PyErr_Clear(); /* no file to be had, or a loop that watches none: its timers serve */
-    side->nap_fd_refused = 1;
-    if (fd >= 0) {
-        close(fd);
-    }
-}
-
 static int set_timer(tgd_side *side, uint64_t due_ns)
 {
     if (side->nap_fd < 0 && !side->nap_fd_refused) {
-        open_timer(side);
+        side->nap_fd = tgd_timer_open(side, &wake_method);
+        side->nap_fd_refused = side->nap_fd < 0;
     }
-    const struct itimerspec at = {.it_value = {(time_t)(due_ns / 1000000000u), (long)(due_ns % 1000000000u)}};
-    return side->nap_fd >= 0 && timerfd_settime(side->nap_fd, TFD_TIMER_ABSTIME, &at, NULL) == 0;
+    return side->nap_fd < 0 ? -1 : tgd_timer_set(side->nap_fd, due_ns, 0);
 }
-#else
-static int set_timer(tgd_side *side, uint64_t due_ns)
-{
-    (void)side;
-    (void)due_ns;
-    return 0;
-}
-#endif
 
 /* The loop is to wake up at due_ns, if it would not anyway. */
 static int arm(tgd_side *side, uint64_t due_ns)
@@ -129,8 +90,8 @@ static int arm(tgd_side *side, uint64_t due_ns)
     if (side->nap_armed_ns != 0 && side->nap_armed_ns <= due_ns) {
         return 0;
     }
-    if (!set_timer(side, due_ns)) {
-        uint64_t now = now_ns();
+    if (set_timer(side, due_ns) < 0) { /* a timer of the loop serves */
+        uint64_t now = tgd_now_ns();
         PyObject *callback = PyCFunction_New(&wake_method, (PyObject *)side);
         PyObject *handle = callback ? PyObject_CallMethod(side->loop, "call_later", "dO",
                                                           due_ns > now ? (double)(due_ns - now) / 1e9 : 0.0, callback)
@@ -149,10 +110,8 @@ static PyObject *wake(PyObject *self, PyObject *unused)
 {
     (void)unused;
     tgd_side *side = (tgd_side *)self;
-    uint64_t expirations, now = now_ns();
-    if (side->nap_fd >= 0 && read(side->nap_fd, &expirations, sizeof expirations) < 0) {
-        expirations = 0; /* set anew since: those that are due are looked for all the same */
-    }
+    uint64_t now = tgd_now_ns();
+    (void)tgd_timer_expired(side->nap_fd); /* if not, it was set anew since; those that are due are looked for all the same */
     side->nap_armed_ns = 0;
     while (side->n_naps && side->naps[0].due_ns <= now) {
         tgd_side_line_up(side, take(side, 1));
@@ -173,7 +132,7 @@ static int begin(tgd_side *side, PyObject *task, double delay_s)
     if (make_room(side) < 0) {
         return -1;
     }
-    struct tgd_nap nap = {now_ns() + (uint64_t)(delay_s * 1e9), Py_NewRef(task)};
+    struct tgd_nap nap = {tgd_now_ns() + (uint64_t)(delay_s * 1e9), Py_NewRef(task)};
     settle_down(side, ++side->n_naps, nap);
     if (arm(side, side->naps[0].due_ns) < 0) {
         Py_DECREF(take(side, tgd_fields_of(task)->nap));
@@ -204,31 +163,12 @@ int tgd_nap_interrupt(tgd_fields *fields)
     return failed;
 }
 
-static void close_timer(tgd_side *side)
-{
-    if (side->nap_fd < 0) {
-        return;
-    }
-    PyObject *pending = PyErr_Occurred() ? tgd_fetch_raised() : NULL;
-    int fd = side->nap_fd;
-    side->nap_fd = -1;
-    side->nap_armed_ns = 0;
-    PyObject *done = side->loop ? PyObject_CallMethod(side->loop, "remove_reader", "i", fd) : NULL;
-    if (!done) {
-        PyErr_Clear(); /* the loop is closed: it watches nothing any more */
-    }
-    Py_XDECREF(done);
-    close(fd);
-    if (pending) {
-        tgd_restore_raised(pending);
-    }
-}
-
 /* Gives the file back when nobody may need it soon. */
 void tgd_naps_rest(tgd_side *side)
 {
-    if (!side->n_naps && !side->drivers) {
-        close_timer(side);
+    if (!side->n_naps && !side->drivers && side->nap_fd >= 0) {
+        tgd_timer_close(side, &side->nap_fd);
+        side->nap_armed_ns = 0;
     }
 }
 
@@ -241,7 +181,7 @@ void tgd_naps_drop(tgd_side *side)
     PyMem_Free(side->naps);
     side->naps = NULL;
     side->nap_room = 0;
-    close_timer(side);
+    tgd_timer_close(side, &side->nap_fd);
 }
 
 /* ---- the awaitable ---- */

@@ -154,7 +154,6 @@ typedef struct tg_core_object {
     pthread_t watchdog;
     int has_watchdog;
     int has_interrupter;
-    int interrupter;
     int interrupts; /* something is overdue */
     _Atomic uint64_t min_timeout_ns;
     _Atomic int watch_idle;

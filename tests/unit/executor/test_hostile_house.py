@@ -154,52 +154,16 @@ def test_ctrl_c_ends_a_wait_promptly() -> None:
     assert begun < 500
 
 
-STRUCK = """
-import os, signal, threading, time
-from tidegate.executor.executor import Executor
-
-begun = []
-
-def item(number):
-    begun.append(number)
-    if number == 0:
-        os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.01)
-
-start = threading.Thread.start
-
-def slow_start(thread):
-    start(thread)
-    if threading.current_thread() is threading.main_thread():
-        while True:  # until it is struck, by the first item
-            time.sleep(0.01)
-
-threading.Thread.start = slow_start
-executor = Executor(concurrency=2)
-try:
-    executor.map(item, range(1000))
-except KeyboardInterrupt:
-    print("interrupted")
-threading.Thread.start = start
-executor.close()
-print(len(begun) < 1000, [thread.name for thread in threading.enumerate()])
-"""
-
-
-def test_ctrl_c_is_not_lost_while_the_first_thread_is_being_started() -> None:
-    """The main thread starts it from C, which has its own mind about what may go wrong there."""
-    done = python(STRUCK)
-
-    assert done.stdout == "interrupted\nTrue ['MainThread']\n", done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_ctrl_c_while_a_thread_is_being_started_is_not_lost(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("role", ["serve", "interrupt"])
+def test_ctrl_c_while_a_thread_is_being_started_is_not_lost(
+    role: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The caller's thread starts those of the executor, in Python: what a signal's handler raises there is the caller's."""
-    original, struck = threading.Thread.start, []
+    original, struck, begun = threading.Thread.start, [], []
 
     def start(thread: threading.Thread) -> None:
-        strikes = not struck and "serve" in thread.name
+        strikes = not struck and role in thread.name
         if strikes:
             struck.append(thread)  # now: the new thread may itself start another
         if strikes and moment == "before":
@@ -208,12 +172,23 @@ def test_ctrl_c_while_a_thread_is_being_started_is_not_lost(moment: str, monkeyp
         if strikes:
             signal.raise_signal(signal.SIGINT)
 
+    def item(value: int) -> int:
+        begun.append(value)
+        time.sleep(0.01)
+        return value
+
+    def spin(_: int) -> None:
+        given_up = time.monotonic() + PATIENCE_S
+        while time.monotonic() < given_up:
+            pass
+
     monkeypatch.setattr(threading.Thread, "start", start)
-    with Executor(concurrency=2, timeout=5) as executor:
+    with Executor(concurrency=2, timeout=2) as executor:
         with pytest.raises(KeyboardInterrupt):
-            executor.map(str, range(100))
-        assert struck
-        assert executor.map(str, range(3)).values == ["0", "1", "2"], "and it goes on working"
+            executor.map(item, range(1000))
+        assert struck and len(begun) < 1000
+        assert executor.map(item, range(3)).values == [0, 1, 2], "and it goes on working"
+        assert executor.map(spin, [1]).failures[0].outcome is Outcome.TIMED_OUT, "whoever ends items was started"
     assert not [thread for thread in struck if thread.is_alive()]
 
 
