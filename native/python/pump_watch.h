@@ -1,10 +1,9 @@
 /* pump_watch.h - tells the watchdog which coroutine holds the loop, so that one that never awaits can be interrupted.
  *
  * Around every step of an item's coroutine the pump's worker record names it: a sequence number of its own, when the item
- * started, its timeouts. The watchdog and the interrupter treat it as they treat a sync item (watchdog.c, sync.c), with two
- * differences: a step is overdue only when two looks in a row find it running, so that a short step of an item that is late
- * for other reasons is left to the cancellation that is on its way; and a step that swallows its interrupt and runs on is
- * interrupted again after another timeout, because it holds up everybody on the loop.
+ * started, its timeouts. The watchdog and the interrupter treat it as they treat a sync item (watchdog.c, sync.c), with one
+ * difference: a step is overdue only when two looks in a row find it running, so that a short step of an item that is late
+ * for other reasons is left to the cancellation that is on its way.
  *
  * An interrupt cannot strike anything but the step it is for: it is sent with the GIL, to a step that has begun and not
  * ended, and whoever ends the step takes back what was not delivered before anything else runs on the thread. */

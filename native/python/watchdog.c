@@ -4,7 +4,8 @@
  * never needs the GIL: it reads start times that workers store, and when an item is past its hard timeout it writes the
  * stacks of all threads and ends the process; the crash journal then names the item. The interrupter is a Python thread
  * that the watchdog wakes for items past their (soft) timeout: it takes the GIL, which may last if an item sits on it, and
- * raises the timeout inside the item. See sync.c for why an interrupt cannot hit the wrong item. */
+ * raises the timeout inside the item, and once more after each further timeout that the item goes on: it may have swallowed
+ * it, or Python has, which can only report what strikes a destructor. See sync.c for why it cannot hit the wrong item. */
 #include "state.h"
 
 #include <errno.h>
@@ -107,7 +108,7 @@ static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
             next = start + hard;
         }
         if (timeout == 0 || (atomic_load_explicit(&worker->overdue, memory_order_relaxed) == sequence &&
-                             !(worker->on_loop && now >= worker->overdue_ns + timeout))) {
+                             now < worker->overdue_ns + timeout)) {
             continue;
         }
         int seen_before = worker->looked_at == sequence;

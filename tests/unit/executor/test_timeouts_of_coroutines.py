@@ -146,6 +146,32 @@ def test_one_that_swallows_the_interrupt_and_spins_on_is_interrupted_again(host:
     assert swallowed == [4, 4, 4]
 
 
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+def test_an_interrupt_that_strikes_a_destructor_comes_again(
+    kind: str, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python can only report it there, whoever raised it."""
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: lost.append(what.exc_type))
+
+    class Slow:
+        def __del__(self) -> None:
+            spin()
+
+    def function(_value: int) -> None:
+        Slow()
+        spin()
+
+    async def coroutine(value: int) -> None:
+        function(value)
+
+    run = host.lane("t", function if kind == "function" else coroutine, TaskPolicy(timeout=0.1)).start([0])
+    assert run.wait(PATIENCE_S)
+
+    assert run.take().outcomes == {Outcome.TIMED_OUT: 1}
+    assert [error.__name__ for error in lost] == ["ItemTimeout"]
+
+
 def test_one_that_swallows_interrupts_and_spins_after_each_turn_is_cancelled_nevertheless(host: Host) -> None:
     """One more timeout to clean up is given once: the second time it is cancelled, or it would go on for ever."""
 
@@ -272,10 +298,18 @@ def test_an_interrupt_that_was_not_delivered_by_the_end_of_the_step_is_taken_bac
     asyncio.run(main())
 
 
-def test_interrupts_strike_no_other_item_and_never_the_loop() -> None:
+def test_interrupts_strike_no_other_item_and_never_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hammer: steps that end right around their timeout, thousands of interrupts on their way, and beside them on the
     same loop a task, callbacks and items without a timeout, none of which may ever see one."""
     spoiled: list[object] = []
+
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
+        # One that strikes a destructor, or the callback of a weak reference, during its step is lost there: see
+        # test_an_interrupt_that_strikes_a_destructor_comes_again.
+        if what.exc_type.__name__ != "ItemTimeout":
+            spoiled.append(what.exc_value)
+
+    monkeypatch.setattr(sys, "unraisablehook", unraisable)
     rng = random.Random(7)
     lengths = [0.002 + rng.uniform(-0.0015, 0.0025) for _ in range(600)]
 
