@@ -5,12 +5,14 @@
  */
 #include "internal.h"
 
+#define NO_MEMORY_NS 10000000u /* items that there was no memory for are tried again */
+
 /* Items of a lane whose breaker is open and set to refuse. */
 static void refuse_item(struct tg_item *item, uint64_t now_ns)
 {
     struct tg_lane *lane = item->group->lane;
     tg__line_leave(lane, item, now_ns);
-    lane->stats.refused_breaker++;
+    lane->stats.refused_breaker += tg__item_count(item);
     tg__end_waiting(item, TG_OUTCOME_FAILED, TG_REASON_BREAKER, now_ns);
 }
 
@@ -28,13 +30,9 @@ static void refuse_lane(struct tg_lane *lane, uint64_t now_ns)
 /* Pops up to max items of the lane that may start. Blocked ones go to their key's line, refused ones end. */
 static uint32_t gather(struct tg_lane *lane, struct tg_item **items, uint32_t max, uint64_t now_ns, tg_status *status)
 {
-    uint32_t n = lane->n_keyed == 0 ? tg__line_cut(lane, items, max, now_ns) : 0;
+    uint32_t n = lane->n_keyed == 0 ? tg__line_cut(lane, items, max, now_ns, status) : 0;
     struct tg_item *item;
-    while (n < max && (item = tg__line_pop(lane, now_ns)) != NULL) {
-        if (lane->n_keyed == 0) {
-            items[n++] = item;
-            continue;
-        }
+    while (lane->n_keyed != 0 && n < max && (item = tg__line_pop(lane, now_ns)) != NULL) {
         /* Leaving the line is charged before the item may enter another. */
         struct tg_link *head = lane->resumed.next;
         tg__line_leave(lane, item, now_ns);
@@ -78,11 +76,12 @@ struct tg_lane *tg__next_lane(struct tg_core *core, unsigned kinds, uint64_t now
     return NULL;
 }
 
-static uint64_t when_to_call_again(struct tg_core *core, unsigned kinds)
+static uint64_t when_to_call_again(struct tg_core *core, unsigned kinds, tg_status status, uint64_t now_ns)
 {
     uint64_t due = tg__next_due(core);
     uint64_t reclaim = tg__run_reclaim_due(core, kinds);
-    return reclaim < due ? reclaim : due;
+    due = reclaim < due ? reclaim : due;
+    return status == TG_NOMEM && due > now_ns + NO_MEMORY_NS ? now_ns + NO_MEMORY_NS : due;
 }
 
 /* More lanes can start: another waiting thread should come. Not for runs so short that waking costs more than running
@@ -147,7 +146,7 @@ static tg_status claim_locked(struct tg_core *core, struct tg_lane *only, unsign
     }
     tg__list_prepend(&core->spare_runs, &run->link);
     core->hungry |= asked;
-    *due_ns = when_to_call_again(core, kinds);
+    *due_ns = when_to_call_again(core, kinds, status, now_ns);
     return status;
 }
 
@@ -243,7 +242,7 @@ tg_status tg_core_next(struct tg_core *core, unsigned kinds, uint64_t now_ns, st
     if (*n == 0 || (*n < max && lane == NULL)) {
         core->hungry |= kinds;
     }
-    *due_ns = when_to_call_again(core, kinds);
+    *due_ns = when_to_call_again(core, kinds, status, now_ns);
     tg__unlock(core);
     return *n != 0 ? TG_OK : status;
 }

@@ -8,7 +8,7 @@ void tg__push_settled(struct tg_core *core, struct tg_item *item)
 {
     tg__list_append(&core->settled, &item->link);
     /* relaxed: a hint; takers look at the list under the lock. */
-    atomic_fetch_add_explicit(&core->n_settled, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&core->n_settled, tg__item_count(item), memory_order_relaxed);
     tg__notify_settled(core);
 }
 
@@ -17,10 +17,10 @@ static void mark_decided(struct tg_item *item, enum tg_outcome outcome, enum tg_
     item->state = TG_ITEM_SETTLING;
     item->outcome = (uint8_t)outcome;
     item->reason = (uint8_t)reason;
-    item->group->lane->n_settling++;
+    item->group->lane->n_settling += tg__item_count(item);
 }
 
-/* Ends an item that was waiting and is in no line any more. Elements of C calls have no binding that would settle them. */
+/* Ends an item, or a row, that was waiting and is in no line any more. Elements of C calls have no binding that would settle them. */
 void tg__end_waiting(struct tg_item *item, enum tg_outcome outcome, enum tg_reason reason, uint64_t now_ns)
 {
     mark_decided(item, outcome, reason);

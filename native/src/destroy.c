@@ -28,7 +28,7 @@ static void drop_items(struct tg_core *core)
     while (!tg__list_empty(&core->settled)) {
         struct tg_item *item = tg__container(core->settled.next, struct tg_item, link);
         tg__list_remove(&item->link);
-        item->group->lane->n_settling--;
+        item->group->lane->n_settling -= tg__item_count(item);
         tg__item_free(core, item);
     }
 }
@@ -40,7 +40,7 @@ static bool is_settling(const struct tg_core *core)
         settling += tg__container(at, struct tg_lane, link)->n_settling;
     }
     for (struct tg_link *at = core->settled.next; at != &core->settled; at = at->next) {
-        settling--; /* nobody has these yet */
+        settling -= tg__item_count(tg__container(at, struct tg_item, link)); /* nobody has these yet */
     }
     return settling != 0;
 }

@@ -249,7 +249,8 @@ struct tg_core {
     struct tg__coarse *spare_coarse;
     struct tg_link settled, done_groups;
     /* relaxed: hints only; the lists above are read under the lock. */
-    atomic_uint n_settled, n_done;
+    _Atomic uint64_t n_settled;
+    atomic_uint n_done;
 
     uint64_t tsc_origin, tsc_origin_ns, tsc_next_ns, tsc_mult;
     bool tsc;
@@ -260,6 +261,7 @@ struct tg_core {
 #define TG__ITEM_KEYS 4u        /* `keys` was allocated */
 #define TG__ITEM_C 8u           /* an element of a C call: payload is the call */
 #define TG__ITEM_LIMIT_SHIFT 4  /* WOKEN: index of the limit, 3 bits */
+#define TG__ITEM_ROW 128u       /* it stands for `behind` more: row.c */
 
 #define TG__RUN_PERMIT 1u       /* the run holds the lane's permit */
 #define TG__RUN_OVERDUE 2u      /* the item that runs was reported; high bits: its index */
@@ -281,6 +283,14 @@ struct tg_item *tg__item_allocate(struct tg_core *core);
 void tg__item_free(struct tg_core *core, struct tg_item *item);
 void tg__items_free(struct tg_core *core, struct tg_item **items, uint32_t n);
 void tg__slabs_destroy(struct tg_core *core);
+
+/* ---- row.c: one record for many items ---- */
+struct tg_item *tg__row_first(struct tg_core *core, struct tg_item *row);
+bool tg__row_settled(struct tg_core *core, struct tg_item *item);
+static inline uint64_t tg__item_count(const struct tg_item *item)
+{
+    return item->flags & TG__ITEM_ROW ? 1 + item->behind : 1;
+}
 
 /* ---- heap.c ---- */
 bool tg__heap_reserve(struct tg_core *core);    /* room for one more gate or lane */
@@ -342,7 +352,7 @@ void tg__line_leave(struct tg_lane *lane, struct tg_item *item, uint64_t now_ns)
 struct tg_lane *tg__pick(struct tg_core *core, unsigned kinds);
 void tg__turn(struct tg_lane *lane);
 struct tg_item *tg__line_pop(struct tg_lane *lane, uint64_t now_ns);
-uint32_t tg__line_cut(struct tg_lane *lane, struct tg_item **items, uint32_t max, uint64_t now_ns);
+uint32_t tg__line_cut(struct tg_lane *lane, struct tg_item **items, uint32_t max, uint64_t now_ns, tg_status *status);
 void tg__lane_busy(struct tg_lane *lane, uint64_t now_ns);
 void tg__deadline_arm(struct tg_lane *lane, uint64_t due_ns);
 void tg__deadline_sweep(struct tg_lane *lane, uint64_t now_ns);

@@ -1,7 +1,7 @@
 /* line.c - the lines of a lane, and which lane goes next. Guarded by core->mutex.
  *
  * A lane has two lines: `resumed` (items that were in line before: woken by a key, due for a retry, given back) is served
- * before `ready` (new items). It is on its priority's active list exactly while it has an item and may perhaps start it.
+ * before `ready` (new items, which wait in rows: row.c). It is on its priority's active list exactly while it has an item and may perhaps start it.
  *
  * Limited clock: a lane that waits for an unkeyed limit charges all its items `limited`. Instead of touching them, the lane
  * keeps one clock of the time it was blocked; an item notes it on entry (due_ns) and the difference on leaving is its share.
@@ -139,8 +139,14 @@ static bool is_expired(const struct tg_lane *lane, const struct tg_item *item, u
     return lane->retry.deadline_ns != 0 && now_ns >= item->submit_ns + lane->retry.deadline_ns;
 }
 
-/* Takes the first item whose deadline has not passed out of the lines; NULL when there is none. */
-struct tg_item *tg__line_pop(struct tg_lane *lane, uint64_t now_ns)
+static void leave(struct tg_lane *lane, struct tg_item *item)
+{
+    tg__list_remove(&item->link);
+    lane->n_ready -= tg__item_count(item);
+}
+
+/* The first in line, still there: an item or a row whose deadline has not passed. NULL when there is none. */
+static struct tg_item *head(struct tg_lane *lane, uint64_t now_ns)
 {
     for (;;) {
         struct tg_link *line = tg__list_empty(&lane->resumed) ? &lane->ready : &lane->resumed;
@@ -148,34 +154,47 @@ struct tg_item *tg__line_pop(struct tg_lane *lane, uint64_t now_ns)
             return NULL;
         }
         struct tg_item *item = tg__container(line->next, struct tg_item, link);
-        tg__list_remove(&item->link);
-        lane->n_ready--;
         if (!is_expired(lane, item, now_ns)) {
             return item;
         }
+        leave(lane, item);
         tg__item_unwake(item, now_ns);
         tg__line_leave(lane, item, now_ns);
-        lane->stats.expired++;
+        lane->stats.expired += tg__item_count(item);
         tg__end_waiting(item, TG_OUTCOME_TIMED_OUT, TG_REASON_DEADLINE, now_ns);
     }
 }
 
-/* Takes up to max items at the head of one line out in one cut, as far as their deadlines have not passed. */
-uint32_t tg__line_cut(struct tg_lane *lane, struct tg_item **items, uint32_t max, uint64_t now_ns)
+/* Takes the first in line out: an item, or all of a row. */
+struct tg_item *tg__line_pop(struct tg_lane *lane, uint64_t now_ns)
 {
-    struct tg_link *line = tg__list_empty(&lane->resumed) ? &lane->ready : &lane->resumed;
-    struct tg_link *at = line->next;
-    uint32_t n = 0;
-    for (; n < max && at != line; at = at->next) {
-        struct tg_item *item = tg__container(at, struct tg_item, link);
-        if (is_expired(lane, item, now_ns)) {
-            break;
-        }
-        items[n++] = item;
+    struct tg_item *item = head(lane, now_ns);
+    if (item != NULL) {
+        leave(lane, item);
     }
-    line->next = at;
-    at->previous = line;
-    lane->n_ready -= n;
+    return item;
+}
+
+/* Takes up to max items out, each with a record of its own. What there is no memory for stays in line. */
+uint32_t tg__line_cut(struct tg_lane *lane, struct tg_item **items, uint32_t max, uint64_t now_ns, tg_status *status)
+{
+    uint32_t n = 0;
+    struct tg_item *item;
+    while (n < max && (item = head(lane, now_ns)) != NULL) {
+        while (n < max && item->flags & TG__ITEM_ROW) {
+            struct tg_item *first = tg__row_first(lane->core, item);
+            if (first == NULL) {
+                *status = TG_NOMEM;
+                return n;
+            }
+            items[n++] = first;
+            lane->n_ready--;
+        }
+        if (n < max) {
+            leave(lane, item);
+            items[n++] = item;
+        }
+    }
     return n;
 }
 

@@ -29,7 +29,6 @@ void tg__run_begin(struct tg_core *core, struct tg_run *run, struct tg_lane *lan
     run->tag = tag;
     run->flags = TG__RUN_PERMIT;
     run->limited_ns = tg__lane_limited(lane, now_ns);
-    run->ahead = n > 1 ? n * ((uintptr_t)run->items[1] - (uintptr_t)run->items[0]) : 0;
     /* No anchor yet: the first tg_run_now reads the clock. */
     run->anchor_ns = now_ns;
     run->tsc_mult = core->tsc_mult;

@@ -83,7 +83,9 @@ void tg__settle_one(struct tg__scratch *scratch, struct tg_item *item, uint64_t 
     if (item->flags & TG__ITEM_C) {
         tg__call_settled(item);
     }
-    tg__item_free(lane->core, item);
+    if (!tg__row_settled(lane->core, item)) {
+        tg__item_free(lane->core, item);
+    }
 }
 
 static void fold_histogram(struct tg_histogram *histogram, const struct tg__tally *tally)
@@ -225,7 +227,7 @@ tg_status tg_core_take_settled(struct tg_core *core, struct tg_item **items, siz
         tg__list_remove(&item->link);
         items[(*n)++] = item;
     }
-    atomic_fetch_sub_explicit(&core->n_settled, (unsigned)*n, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&core->n_settled, *n, memory_order_relaxed);
     tg__unlock(core);
     return TG_OK;
 }

@@ -31,16 +31,7 @@ static struct tg_item *carve(struct tg_core *core)
     return slab_item(slab, slab->carved++);
 }
 
-/* Records mostly lie side by side, in one direction: fetches the one that will be asked for in some 100 ns. */
-static inline void foresee(const struct tg_link *at)
-{
-    uintptr_t step = (uintptr_t)at->next - (uintptr_t)at;
-    uintptr_t ahead = (uintptr_t)at + 24 * step;
-    __builtin_prefetch((const void *)ahead, 1);
-    __builtin_prefetch((const void *)(ahead + 64), 1);
-}
-
-/* The record is not cleared: submit writes every field. */
+/* The record is not cleared: who asked writes every field. */
 struct tg_item *tg__item_allocate(struct tg_core *core)
 {
     struct tg__slabs *slabs = &core->slabs;
@@ -49,7 +40,6 @@ struct tg_item *tg__item_allocate(struct tg_core *core)
         item = core->allocator.allocate(core->allocator.ctx, sizeof *item);
     } else if (slabs->free.next != NULL) {
         item = tg__container(slabs->free.next, struct tg_item, link);
-        foresee(&item->link);
         slabs->free.next = item->link.next;
         slabs->reused++;
     } else {
@@ -86,7 +76,7 @@ void tg__item_free(struct tg_core *core, struct tg_item *item)
     slabs->free.next = &item->link;
 }
 
-/* As one chain, the last one at its head: a reader that goes through memory in one direction is foreseen by the processor. */
+/* As one chain. */
 void tg__items_free(struct tg_core *core, struct tg_item **items, uint32_t n)
 {
     struct tg__slabs *slabs = &core->slabs;

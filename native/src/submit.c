@@ -74,8 +74,8 @@ static tg_status submit_locked(struct tg_core *core, struct tg_group *group, siz
     uint64_t room = room_in(lane);
     size_t wanted = n < room ? n : (size_t)room;
     uint64_t limited = tg__lane_limited(lane, now_ns);
-    size_t i = 0;
-    for (; i < wanted; i++) {
+    size_t i = 0, alike = payloads == NULL && lane->n_keyed == 0 ? wanted : 1;
+    for (; i < wanted; i += alike) {
         struct tg_item *item = new_item(core, group, payloads != NULL ? payloads[i] : NULL,
                                         keys != NULL ? keys + i * lane->n_keyed : NULL, first_position + i, now_ns);
         if (item == NULL) {
@@ -83,6 +83,10 @@ static tg_status submit_locked(struct tg_core *core, struct tg_group *group, siz
             break;
         }
         item->due_ns = limited;
+        if (alike > 1) {
+            item->flags |= TG__ITEM_ROW;
+            item->behind = alike - 1;
+        }
         tg__list_append(&lane->ready, &item->link);
     }
     *accepted = i;

@@ -1,6 +1,6 @@
 /* waiting.c - one walk over every place where an item of a lane can wait, for cancel, drain, close and deadlines.
  *
- * Costs the number of waiting items, and no memory per item for the rest of the time. Guarded by core->mutex.
+ * Costs the number of waiting items (a row of them counts as one), and no memory per item for the rest of the time. Guarded by core->mutex.
  * Places: the two lines, the lines of keys, the heap (backoff), the list of those the heap had no room for.
  */
 #include "internal.h"
@@ -17,7 +17,7 @@ struct walk {
 static void take(struct walk *walk, struct tg_item *item)
 {
     tg__list_append(&walk->taken, &item->link);
-    walk->n_taken++;
+    walk->n_taken += tg__item_count(item);
 }
 
 static void walk_line(struct walk *walk, struct tg_link *line)
@@ -30,7 +30,7 @@ static void walk_line(struct walk *walk, struct tg_link *line)
             continue;
         }
         tg__list_remove(at);
-        walk->lane->n_ready--;
+        walk->lane->n_ready -= tg__item_count(item);
         tg__line_leave(walk->lane, item, walk->now_ns);
         take(walk, item);
     }

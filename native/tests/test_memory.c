@@ -1,50 +1,20 @@
 /* Memory: slabs are reused and counted, records are small, and every allocation may fail without harm. */
-#include <stdbool.h>
-
+#include "failing.h"
 #include "fixture.h"
-
-struct failing {
-    struct tg_allocator allocator;
-    uint64_t calls;   /* so far */
-    uint64_t fail_at; /* this call fails (1 is the first); 0: none */
-    bool fail_after;  /* and every later one */
-    int64_t bytes;    /* held */
-};
-
-static void *failing_allocate(void *ctx, size_t size)
-{
-    struct failing *failing = ctx;
-    failing->calls++;
-    if (failing->calls == failing->fail_at || (failing->fail_after && failing->calls > failing->fail_at)) {
-        return NULL;
-    }
-    failing->bytes += (int64_t)size;
-    return malloc(size);
-}
-
-static void failing_release(void *ctx, void *memory, size_t size)
-{
-    struct failing *failing = ctx;
-    if (memory != NULL) {
-        failing->bytes -= (int64_t)size;
-    }
-    free(memory);
-}
-
-static void start_failing(struct failing *failing)
-{
-    *failing = (struct failing){.allocator = {failing_allocate, failing_release, failing}};
-}
 
 static void slabs_are_reused_and_given_back(void)
 {
     struct fixture f;
     start(&f);
     struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 10000});
+    static struct tg_item *items[3000];
     for (int round = 0; round < 5; round++) {
         struct tg_group *group = submit_group(&f, lane, 3000);
         for (int i = 0; i < 3000; i++) {
-            succeed(&f, must_next(&f));
+            items[i] = must_next(&f);
+        }
+        for (int i = 0; i < 3000; i++) {
+            succeed(&f, items[i]);
         }
         CHECK_OK(tg_group_destroy(group));
     }
@@ -59,16 +29,21 @@ static void slabs_are_reused_and_given_back(void)
     finish(&f);
 }
 
-static void a_waiting_item_costs_its_record_and_no_more(void)
+static void a_waiting_item_with_a_key_costs_its_record_and_no_more(void)
 {
     struct fixture f;
     struct failing failing;
     start_failing(&failing);
     start_with(&f, (struct tg_core_options){.allocator = &failing.allocator});
     struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 1});
-    struct tg_group *group = add_group(lane, (struct tg_group_options){0});
+    struct tg_limit_options options = {.kind = TG_LIMIT_CONCURRENCY, .keyed = 1, .capacity = 1};
+    CHECK_OK(tg_lane_attach(lane, add_limit(&f, options)));
+    struct tg_group *group = add_group(lane, (struct tg_group_options){.open = 1});
+    static uint64_t keys[100000];
     int64_t before = failing.bytes;
-    submit(&f, group, 100000, 0);
+    size_t accepted;
+    CHECK_OK(tg_core_submit(f.core, group, 100000, NULL, keys, 0, 0, &accepted));
+    CHECK_EQ(accepted, 100000);
     CHECK_LE((failing.bytes - before) / 100000, 128);
     CHECK_OK(tg_core_destroy(f.core));
     CHECK_EQ(failing.bytes, 0);
@@ -83,10 +58,10 @@ static void without_slabs_every_item_is_an_allocation(void)
     struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 1});
     uint64_t before = failing.calls;
     struct tg_group *group = submit_group(&f, lane, 50);
-    CHECK_GE(failing.calls - before, 50);
     for (int i = 0; i < 50; i++) {
         succeed(&f, must_next(&f));
     }
+    CHECK_GE(failing.calls - before, 50);
     CHECK_EQ(core_stats(&f).slabs, 0);
     CHECK_OK(tg_group_destroy(group));
     finish(&f);
@@ -206,6 +181,6 @@ static void a_heap_without_memory_still_retries_in_time(void)
     CHECK_EQ(failing.bytes, 0);
 }
 
-RUN(TEST(slabs_are_reused_and_given_back), TEST(a_waiting_item_costs_its_record_and_no_more),
+RUN(TEST(slabs_are_reused_and_given_back), TEST(a_waiting_item_with_a_key_costs_its_record_and_no_more),
     TEST(without_slabs_every_item_is_an_allocation), TEST(every_single_allocation_may_fail),
     TEST(a_heap_without_memory_still_retries_in_time))

@@ -114,6 +114,7 @@ struct tg_item {
     union {
         uint64_t key;         /* of the lane's only keyed limit */
         const uint64_t *keys; /* one per keyed limit, when the lane has several */
+        uint64_t behind;      /* internal: of a row (src/row.c) */
     };
     uint32_t heap_index;    /* internal */
     uint16_t attempts;      /* started so far, this one included */

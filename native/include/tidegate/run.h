@@ -55,7 +55,6 @@ struct tg_run {
     uint64_t anchor_tsc;       /* internal */
     uint64_t tsc_mult;         /* ns per tick << 32; 0: read the core's clock instead */
     const struct tg_clock *clock;
-    uintptr_t ahead;           /* internal: from a record to that of the run after this one, if they lie side by side */
     uint32_t claimed;          /* items at claim time */
     uint32_t flushed;          /* internal: items already finished by a thief, under the core's lock */
     uint32_t tag;              /* the caller's thread tag */
@@ -99,9 +98,6 @@ static inline struct tg_item *tg_run_take(struct tg_run *run, uint64_t now_ns)
         return NULL;
     }
     struct tg_item *item = run->items[index];
-    /* The next run's records come from memory while this one's items run. */
-    __builtin_prefetch((const void *)((uintptr_t)item + run->ahead), 1, 2);
-    __builtin_prefetch((const void *)((uintptr_t)item + run->ahead + 64), 1, 2);
     if (now_ns < item->mark_ns) {
         now_ns = item->mark_ns;
     }
