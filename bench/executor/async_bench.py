@@ -2,13 +2,14 @@
 
     python bench/executor/async_bench.py [--rounds 5] [--scale 1.0] [--only WORD] [--cold] [--json FILE]
 
-Every run is a process of its own, which does the work twice; ratios are of the second time, when everybody's allocator and
-compiler is warm, or with ``--cold`` of the first. Medians of both are printed. Every peer has its turn in every round, so
-that a slow minute of the machine meets all of them. Printed: versions, parameters, every run, medians, and the ratio of the
-first contender to each, with the goal where there is one. ``--scale 0.1`` makes all of it ten times shorter. Node and
-aiometer take part where they are installed; p-limit is fetched with npm into a cache folder. Numbers are items a second
-(one item of doxbee is ten awaits, one of parallel is a fan of 25). Peers that make a task for every item do a fifth of the
-items, so that all of it takes minutes: more items at once only make them slower.
+Every run is a process of its own, which does the work twice; rates are of the second time, when everybody's allocator and
+compiler is warm, or with ``--cold`` of the first. Every peer has its turn in every round, with the first contender right
+before it and right after it: a virtual machine may be half as fast again in one minute as in the next, and a ratio is to be
+of the same minute. A ratio is the median over the rounds of (mean of the two runs beside the peer's) / (the peer's).
+Printed: versions, parameters, every run, medians, ratios, and all rounds' ratios where there is a goal. ``--scale 0.1`` makes
+all of it ten times shorter. Node and aiometer take part where they are installed; p-limit is fetched with npm into a cache
+folder. Numbers are items a second (one item of doxbee is ten awaits, one of parallel is a fan of 25). Peers that make a task
+for every item do a fifth of the items, so that all of it takes minutes: more items at once only make them slower.
 
     tidegate                    Executor.amap: limit, timeout, retry policy, statistics; @uvloop, @asyncio: on which loop
     tidegate.sleep              the same with tidegate.executor.sleep in the place of asyncio's
@@ -62,6 +63,8 @@ class Row:
 
 
 TASK_EACH = ("gather", "aiometer")
+Rates = tuple[float, float]  # items a second, the first and the second time
+Beside = dict[str, list[tuple[Rates, Rates]]]  # contender -> of each round, the first one's runs before and after
 HAND = ("gather+semaphore+wait_for@asyncio", "gather+semaphore+wait_for@uvloop")
 OURS = ("tidegate@uvloop", "tidegate@asyncio")
 ROWS = (
@@ -220,7 +223,7 @@ def available(contender: str, p_limit: str | None) -> bool:
     return not contender.endswith("@uvloop") or importlib.util.find_spec("uvloop") is not None
 
 
-def measure(row: Row, contender: str, n: int, p_limit: str | None) -> tuple[float, float]:
+def measure(row: Row, contender: str, n: int, p_limit: str | None) -> Rates:
     """Items a second of one process: the first and the second time."""
     environment = {**os.environ, "P_LIMIT": p_limit or ""}
     if contender.startswith("node "):
@@ -251,7 +254,27 @@ def versions() -> str:
     return ", ".join(found) + f"; {os.cpu_count()} CPUs, {platform.platform()}"
 
 
-def report(row: Row, runs: dict[str, list[tuple[float, float]]], cold: bool) -> dict[str, float]:
+def rounds_of(row: Row, rounds: int, scale: float, p_limit: str | None) -> tuple[dict[str, list[Rates]], Beside]:
+    """Every run of the row. The first contender runs between any two of the others."""
+    runs: dict[str, list[Rates]] = {name: [] for name in row.contenders if available(name, p_limit)}
+    first, *peers = runs
+    beside: Beside = {name: [] for name in peers}
+
+    def once(name: str) -> Rates:
+        runs[name].append(measure(row, name, max(1, int(row.items_of(name) * scale)), p_limit))
+        return runs[name][-1]
+
+    for _ in range(rounds):
+        before = once(first)
+        for name in peers:
+            once(name)
+            after = once(first)
+            beside[name].append((before, after))
+            before = after
+    return runs, beside
+
+
+def report(row: Row, runs: dict[str, list[Rates]], beside: Beside, cold: bool) -> dict[str, float]:
     """Prints the row; answers what there is a goal for: name -> how often faster (or the share of the ideal)."""
     chosen, other = (0, 1) if cold else (1, 0)
     medians = {contender: statistics.median(pair[chosen] for pair in pairs) for contender, pairs in runs.items()}
@@ -260,13 +283,17 @@ def report(row: Row, runs: dict[str, list[tuple[float, float]]], cold: bool) -> 
     figures: dict[str, float] = {}
     print(f"\n{row.title}\n  {row.work}: {row.n:,} items, concurrency {row.concurrency:,}")
     for contender, pairs in runs.items():
-        ratio = medians[first] / medians[contender]
         line = f"  {contender:36} {medians[contender]:>12,.0f}/s"
         if contender != first:
+            ratios = [
+                (before[chosen] + after[chosen]) / 2 / pair[chosen]
+                for pair, (before, after) in zip(pairs, beside[contender], strict=True)
+            ]
+            ratio = statistics.median(ratios)
             line += f"   {ratio:8.2f} x"
             if contender in row.goals:
                 figures[contender] = ratio
-                line += "  " + verdict(ratio, row.goals[contender])
+                line += f"  {verdict(ratio, row.goals[contender])}  rounds: " + " ".join(f"{one:.2f}" for one in ratios)
         if row.ideal_s:
             share = medians[contender] * row.ideal_s / row.concurrency
             line += f"   {share:.1%} of the ideal"
@@ -286,19 +313,17 @@ def run(rounds: int, scale: float = 1.0, only: str = "", cold: bool = False) -> 
     """Measures and prints every row whose work contains ``only``; answers everything as one document."""
     p_limit = find_p_limit()
     print(versions())
-    print(f"{rounds} rounds, scale {scale:g}; a process for every run; round robin; medians")
+    print(f"{rounds} rounds, scale {scale:g}; a process for every run; round robin; medians; ratios to the runs beside")
     document: dict[str, Any] = {"versions": versions(), "rounds": rounds, "scale": scale, "rows": {}}
     for row in (row for row in ROWS if only in row.work):
-        runs: dict[str, list[tuple[float, float]]] = {c: [] for c in row.contenders if available(c, p_limit)}
-        for _ in range(rounds):
-            for contender, rates in runs.items():
-                rates.append(measure(row, contender, max(1, int(row.items_of(contender) * scale)), p_limit))
-        figures = report(row, runs, cold)
+        runs, beside = rounds_of(row, rounds, scale, p_limit)
+        figures = report(row, runs, beside, cold)
         document["rows"][row.work] = {
             "title": row.title,
             "items": {contender: row.items_of(contender) for contender in runs},
             "concurrency": row.concurrency,
             "runs": runs,
+            "beside": beside,
             "figures": figures,
             "goals": row.goals,
         }

@@ -2,7 +2,7 @@
 
     python bench/executor/run_all.py [--rounds 5] [--scale 1.0] [--json FILE]
 
-First sync_bench.py, then async_bench.py: each says at its head what its rows are. About eight minutes for five rounds on two
+First sync_bench.py, then async_bench.py: each says at its head what its rows are. About ten minutes for five rounds on two
 cores with nothing else to do. ``--scale 0.1`` makes it ten times shorter, and says less.
 """
 
