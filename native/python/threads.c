@@ -95,8 +95,12 @@ static struct tg_run *watch(CoreObject *self, struct tg_worker *worker)
             break;
         }
         struct tg_run *run = NULL;
-        if (tg_core_claim(self->core, TG_KIND_SYNC, worker->tag, now, &run, &due_ns) != TG_OK || run != NULL) {
+        status = tg_core_claim(self->core, TG_KIND_SYNC, worker->tag, now, &run, &due_ns);
+        if (run != NULL || (status != TG_OK && status != TG_NOMEM)) {
             return run;
+        }
+        if (status == TG_NOMEM) {
+            sleep_ns(POLL_MAX_NS); /* there is work, so the wait would not wait */
         }
         timeout_ns = due_ns == TG_NEVER ? TG_NEVER : due_ns > now ? due_ns - now : 0;
     }

@@ -123,10 +123,7 @@ static tg_status claim_locked(struct tg_core *core, struct tg_lane *only, unsign
     tg__run_reclaim(core, kinds, now_ns);
     tg__tsc_calibrate(core, now_ns);
     struct tg_run *run = tg__run_allocate(core);
-    if (run == NULL) {
-        return TG_NOMEM;
-    }
-    tg_status status = TG_OK;
+    tg_status status = run != NULL ? TG_OK : TG_NOMEM;
     struct tg_lane *lane;
     while (status == TG_OK &&
            (lane = only != NULL ? this_lane(only, now_ns) : tg__next_lane(core, kinds, now_ns)) != NULL) {
@@ -144,7 +141,9 @@ static tg_status claim_locked(struct tg_core *core, struct tg_lane *only, unsign
         *out = run;
         return TG_OK;
     }
-    tg__list_prepend(&core->spare_runs, &run->link);
+    if (run != NULL) {
+        tg__list_prepend(&core->spare_runs, &run->link);
+    }
     core->hungry |= asked;
     *due_ns = when_to_call_again(core, kinds, status, now_ns);
     return status;

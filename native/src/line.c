@@ -210,7 +210,7 @@ void tg__lane_busy(struct tg_lane *lane, uint64_t now_ns)
 /* ---- deadlines of waiting items ---- */
 
 /* One timer per lane, not per item. It never fires late by more than 1/64 of the deadline; no item starts after its
- * deadline in any case, because tg__line_pop looks. */
+ * deadline in any case, because head() looks. */
 void tg__deadline_arm(struct tg_lane *lane, uint64_t due_ns)
 {
     if (lane->deadline_timer == TG__OFF_HEAP) {

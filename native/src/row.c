@@ -1,4 +1,5 @@
 /* row.c - one record for many items: those submitted together wait as a row, and get records of their own when they start.
+ * (Not those with keys, and not those with payloads.)
  *
  * A row is the record of its first item, flagged TG__ITEM_ROW; `behind` counts the others, whose positions follow. They are
  * alike in all but their positions, so whatever happens to them in line happens to the record once. Only items without keys
@@ -37,7 +38,10 @@ bool tg__row_settled(struct tg_core *core, struct tg_item *item)
         return false;
     }
     step(item);
+    item->payload = NULL; /* what the binding noted of the item before it */
+    item->note = 0;
     tg__list_prepend(&core->settled, &item->link);
+    atomic_fetch_add_explicit(&core->n_settled, tg__item_count(item), memory_order_relaxed);
     tg__notify_settled(core);
     return true;
 }

@@ -222,12 +222,14 @@ tg_status tg_core_take_settled(struct tg_core *core, struct tg_item **items, siz
     if (status != TG_OK) {
         return status;
     }
+    uint64_t taken = 0;
     while (*n < max && !tg__list_empty(&core->settled)) {
         struct tg_item *item = tg__container(core->settled.next, struct tg_item, link);
         tg__list_remove(&item->link);
+        taken += tg__item_count(item); /* of a row the rest is there again when this one is settled */
         items[(*n)++] = item;
     }
-    atomic_fetch_sub_explicit(&core->n_settled, *n, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&core->n_settled, taken, memory_order_relaxed);
     tg__unlock(core);
     return TG_OK;
 }

@@ -192,6 +192,47 @@ static void without_memory_the_rest_of_a_row_waits_and_is_tried_again(void)
     CHECK_EQ(failing.bytes, 0);
 }
 
+static void without_memory_for_a_run_the_caller_is_told_when_to_come_again(void)
+{
+    struct fixture f;
+    struct failing failing;
+    start_failing(&failing);
+    start_with(&f, (struct tg_core_options){.allocator = &failing.allocator});
+    struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 4});
+    submit_group(&f, lane, 1);
+    failing.fail_at = failing.calls;
+    failing.fail_after = true;
+    struct tg_run *run;
+    uint64_t due;
+    CHECK_STATUS(tg_core_claim(f.core, TG_KIND_SYNC, 0, 0, &run, &due), TG_NOMEM);
+    CHECK_LE(due, f.now + SECOND);
+    failing.fail_after = false;
+    failing.fail_at = 0;
+    succeed(&f, must_next(&f));
+    finish(&f);
+}
+
+static void what_is_in_hand_of_a_row_is_not_there_to_take(void)
+{
+    struct fixture f;
+    start(&f);
+    struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 4});
+    CHECK_OK(tg_group_cancel(submit_group(&f, lane, 3), NULL));
+    for (int left = 2; left >= 0; left--) {
+        CHECK(tg_core_has_settled(f.core));
+        struct tg_item *item = take_settled(&f);
+        CHECK(!tg_core_has_settled(f.core)); /* or who waits for it would not wait */
+        CHECK(take_settled(&f) == NULL);
+        CHECK_EQ(item->note, 0);
+        CHECK_PTR(item->payload, NULL);
+        item->note = 7; /* the binding's, of this item alone */
+        item->payload = &f;
+        settle(&f, item);
+        CHECK_EQ(core_stats(&f).settled_waiting, left);
+    }
+    finish(&f);
+}
+
 static void destroy_drops_rows_that_wait_and_rows_that_have_ended(void)
 {
     for (int no_slabs = 0; no_slabs < 2; no_slabs++) {
@@ -215,4 +256,6 @@ RUN(TEST(waiting_items_without_keys_cost_no_memory), TEST(items_of_rows_start_in
     TEST(each_item_of_a_row_has_its_own_time_in_line), TEST(a_row_is_cancelled_without_memory),
     TEST(a_row_whose_deadline_passes_times_out_as_a_whole), TEST(a_row_behind_an_open_breaker_is_refused_as_a_whole),
     TEST(without_memory_the_rest_of_a_row_waits_and_is_tried_again),
+    TEST(without_memory_for_a_run_the_caller_is_told_when_to_come_again),
+    TEST(what_is_in_hand_of_a_row_is_not_there_to_take),
     TEST(destroy_drops_rows_that_wait_and_rows_that_have_ended))

@@ -126,7 +126,7 @@ tg_status tg_core_return(struct tg_core *core, struct tg_item *item, uint64_t no
 
 /* ---- end ---- */
 
-/* Settles and frees items that were decided: their time classes are recorded, the group counts them. */
+/* Settles items that were decided: their time classes are recorded, the group counts them. Their records are the core's. */
 tg_status tg_core_settle(struct tg_core *core, struct tg_item *const *items, size_t n, uint64_t now_ns);
 /* Items that were decided without a thread at hand: cancelled, drained, deadline passed, refused by a breaker, or finished
  * by a thief. Any binding thread takes them, writes their outcome and settles them; then there may be more. */
@@ -165,7 +165,7 @@ void tg_core_wake(struct tg_core *core);
 /* ---- memory ---- */
 
 struct tg_core_stats {
-    uint64_t items_live;        /* records in use: of items that have started, and one for each row that waits together */
+    uint64_t items_live;        /* records in use: a row of waiting items has one */
     uint64_t items_peak;
     uint64_t item_bytes;        /* bytes of one record */
     uint64_t slabs;             /* slabs held */
