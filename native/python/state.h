@@ -67,15 +67,14 @@ struct tg_worker {
     _Atomic uint64_t timeout_ns;
     _Atomic uint64_t hard_ns;
     _Atomic uint64_t overdue; /* sequence that the watchdog found overdue */
-    _Atomic uint32_t strikes; /* interrupts that the watchdog asked for */
-    uint32_t struck;          /* and the last of them that was sent; GIL */
     uint64_t interrupted;     /* sequence an interrupt was sent to; GIL */
+    uint64_t struck_ns;       /* when it was sent, or last found not delivered yet; GIL */
     _Atomic int inner_active; /* a nested level runs items now: not to be interrupted */
     /* Of the record of an event loop (pump_watch.h), else 0. */
     _Atomic int on_loop; /* written with the GIL, read by the watchdog without */
     _Atomic int active;   /* steps are being made */
     uint64_t looked_at;   /* watchdog: the sequence that the look before found running */
-    uint64_t overdue_ns;  /* watchdog: when it was found overdue */
+    uint64_t overdue_ns;  /* watchdog: when it was last found overdue */
     struct tg_worker *below; /* owner: the loop's record whose step runs this level */
 };
 
@@ -88,6 +87,7 @@ struct tg_worker *tg_worker_current(struct tg_module_state *state);
 /* Takes back the interrupt of the item that waits on this thread, and answers whether there was one. With the GIL. */
 int tg_worker_take_interrupt(struct tg_core_object *self);
 int tg_thread_raise(unsigned long thread_id, PyObject *exception); /* NULL takes back what was not delivered */
+int tg_thread_is_struck(unsigned long thread_id);                  /* something raised there was not delivered yet */
 /* Whether some thread began a sync item less than `age_ns` ago; *retry_ns: when to look again. No GIL. */
 int tg_worker_any_fresh(struct tg_core_object *self, uint64_t now_ns, uint64_t age_ns, uint64_t *retry_ns);
 

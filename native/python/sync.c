@@ -108,6 +108,15 @@ static PyObject *refuse_coroutine(PyObject *value)
     return NULL;
 }
 
+/* Both sequentially consistent, as in watchdog_main(): either it sees this start, or it is seen to be idle. */
+static void wake_watchdog(CoreObject *core, struct tg_worker *worker, uint64_t start_ns)
+{
+    atomic_store(&worker->start_ns, start_ns);
+    if (atomic_load(&core->watch_idle)) {
+        tg_watchdog_note(core);
+    }
+}
+
 /* Runs the items of a claimed run. Returns the time at the end of the last one. */
 static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
 {
@@ -122,19 +131,22 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
     struct tg_item *item;
     uint64_t sequence = atomic_load_explicit(&worker->sequence, memory_order_relaxed);
     uint64_t now = tg_run_now(claimed);
-    if (lane->timeout_ns != 0 || lane->hard_ns != 0) {
-        /* Both sequentially consistent, as in watchdog_main(): either it sees this start, or it is seen to be idle. */
-        atomic_store(&worker->start_ns, now);
-        if (atomic_load(&core->watch_idle)) {
-            tg_watchdog_note(core);
-        }
-    }
+    int is_watched = lane->timeout_ns != 0 || lane->hard_ns != 0, watched = 0;
     struct tg_journal_slot *outer_slot = tg_running_slot;
     tg_running_slot = tg_slot_at(core, worker->slot);
     while ((item = tg_run_take(claimed, now)) != NULL) {
         if (item->group != group) {
             group = item->group;
             run = tg_group_payload(group);
+        }
+        /* The start first: a watchdog that sees the new sequence must not see the old start. release: its partner is the
+         * acquire load in look(), watchdog.c. Before anything of the last item is dropped: that may run Python code, and let
+         * go of the GIL, and an interrupt that comes then is this item's. */
+        atomic_store_explicit(&worker->start_ns, now, memory_order_relaxed);
+        atomic_store_explicit(&worker->sequence, ++sequence, memory_order_release);
+        if (is_watched && !watched) {
+            watched = 1;
+            wake_watchdog(core, worker, now);
         }
         uint64_t position = item->position;
         if (run->errors != NULL) {
@@ -143,20 +155,15 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
         if (item->attempts == 1 && run->prior != NULL) {
             item->attempts += (unsigned char)PyBytes_AS_STRING(run->prior)[position];
         }
-        if (tg_ambient_ready(core->state, &slice->ambient, run, 1) < 0) {
-            item_failed(slice, run, item, 0, now);
-            continue;
+        PyObject *value = NULL;
+        if (tg_ambient_ready(core->state, &slice->ambient, run, 1) == 0) {
+            slice->ambient.scope->position = position;
+            slice->ambient.scope->attempt = item->attempts;
+            if (journal != NULL) {
+                tg_journal_begin(journal, worker->slot, tg_group_token(group), position, item->attempts, now, worker->tag);
+            }
+            value = tg_run_call(run, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position));
         }
-        slice->ambient.scope->position = position;
-        slice->ambient.scope->attempt = item->attempts;
-        if (journal != NULL) {
-            tg_journal_begin(journal, worker->slot, tg_group_token(group), position, item->attempts, now, worker->tag);
-        }
-        /* The start first: a watchdog that sees the new sequence must not see the old start. release: its partner is the
-         * acquire load in look(), watchdog.c. */
-        atomic_store_explicit(&worker->start_ns, now, memory_order_relaxed);
-        atomic_store_explicit(&worker->sequence, ++sequence, memory_order_release);
-        PyObject *value = tg_run_call(run, PyTuple_GET_ITEM(run->items, (Py_ssize_t)position));
         if (value != NULL && PyCoro_CheckExact(value)) {
             value = refuse_coroutine(value);
         }
@@ -170,6 +177,7 @@ static uint64_t run_items(struct slice *slice, struct tg_run *claimed)
         now = tg_run_now(claimed);
         if (value == NULL) {
             item_failed(slice, run, item, interrupted, now);
+            watched = 0; /* that took its time: the watchdog may sleep */
             now = tg_run_now(claimed);
             if (core->outlog != NULL) {
                 break; /* so that it is decided, and on record, before the next one may end the process */

@@ -4,8 +4,9 @@
  * never needs the GIL: it reads start times that workers store, and when an item is past its hard timeout it writes the
  * stacks of all threads and ends the process; the crash journal then names the item. The interrupter is a Python thread
  * that the watchdog wakes for items past their (soft) timeout: it takes the GIL, which may last if an item sits on it, and
- * raises the timeout inside the item, and once more after each further timeout that the item goes on: it may have swallowed
- * it, or Python has, which can only report what strikes a destructor. See sync.c for why it cannot hit the wrong item. */
+ * raises the timeout inside the item, and again when the item goes on for another timeout after it was struck: it may have
+ * swallowed it, or Python has, which can only report what strikes a destructor. See sync.c for why it cannot hit the wrong
+ * item. */
 #include "state.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 #define HARD_EXIT_CODE 86
 #define SHORTEST_LOOK_NS 1000000u
 #define LONGEST_LOOK_NS 1000000000u
+#define AGAIN 4 /* looks in a timeout whether an interrupt has to come again */
 /* Before it goes to sleep: coroutines that suspend and resume all the time shall not wake it each time. */
 #define QUIET_LOOKS 2
 
@@ -108,7 +110,7 @@ static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
             next = start + hard;
         }
         if (timeout == 0 || (atomic_load_explicit(&worker->overdue, memory_order_relaxed) == sequence &&
-                             now < worker->overdue_ns + timeout)) {
+                             now < worker->overdue_ns + timeout / AGAIN)) {
             continue;
         }
         int seen_before = worker->looked_at == sequence;
@@ -122,7 +124,6 @@ static uint64_t look(CoreObject *self, uint64_t now, int *overdue)
         } else {
             worker->overdue_ns = now;
             atomic_store_explicit(&worker->overdue, sequence, memory_order_relaxed);
-            atomic_fetch_add_explicit(&worker->strikes, 1, memory_order_relaxed);
             *overdue = 1;
         }
     }
@@ -238,28 +239,41 @@ void tg_watchdog_stop(CoreObject *self)
     self->has_watchdog = self->has_interrupter = 0;
 }
 
+/* Whether the item's first interrupt is due, or another: a timeout after the one before struck it, and not after it was sent,
+ * because an item in C is only struck when it comes back. The watchdog asks every AGAIN-th of a timeout. */
+static int is_strike_due(struct tg_worker *worker, uint64_t sequence, uint64_t now)
+{
+    if (worker->interrupted != sequence) {
+        return 1;
+    }
+    if (tg_thread_is_struck(worker->thread_id)) {
+        worker->struck_ns = now;
+        return 0;
+    }
+    uint64_t timeout = atomic_load_explicit(&worker->timeout_ns, memory_order_relaxed);
+    return now - worker->struck_ns >= timeout + timeout / AGAIN;
+}
+
 /* Sends the interrupts that are due. With the GIL, so no worker is between its check and its next item. */
 static void interrupt_overdue(CoreObject *self)
 {
-    struct {
-        unsigned long thread_id;
-    } targets[64];
+    unsigned long targets[64];
     int n = 0;
+    uint64_t now = tg_clock_monotonic.now_ns(tg_clock_monotonic.ctx);
     pthread_mutex_lock(&self->workers_mu);
     for (struct tg_worker *worker = self->workers; worker != NULL && n < 64; worker = worker->next) {
         uint64_t sequence = atomic_load_explicit(&worker->sequence, memory_order_relaxed);
-        uint32_t strikes = atomic_load_explicit(&worker->strikes, memory_order_relaxed);
         if (worker->in_use && atomic_load_explicit(&worker->overdue, memory_order_relaxed) == sequence &&
-            worker->struck != strikes && atomic_load_explicit(&worker->start_ns, memory_order_relaxed) != 0 &&
-            !atomic_load_explicit(&worker->inner_active, memory_order_relaxed)) {
+            atomic_load_explicit(&worker->start_ns, memory_order_relaxed) != 0 &&
+            !atomic_load_explicit(&worker->inner_active, memory_order_relaxed) && is_strike_due(worker, sequence, now)) {
             worker->interrupted = sequence;
-            worker->struck = strikes;
-            targets[n++].thread_id = worker->thread_id;
+            worker->struck_ns = now;
+            targets[n++] = worker->thread_id;
         }
     }
     pthread_mutex_unlock(&self->workers_mu);
     for (int i = 0; i < n; i++) {
-        tg_thread_raise(targets[i].thread_id, self->state->item_timeout);
+        tg_thread_raise(targets[i], self->state->item_timeout);
     }
 }
 

@@ -111,6 +111,15 @@ int tg_thread_raise(unsigned long thread_id, PyObject *exception)
     return PyThreadState_SetAsyncExc(thread_id, exception);
 }
 
+int tg_thread_is_struck(unsigned long thread_id)
+{
+    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (state != NULL && (state->thread_id != thread_id || state->async_exc == NULL)) {
+        state = PyThreadState_Next(state);
+    }
+    return state != NULL;
+}
+
 int tg_worker_take_interrupt(CoreObject *self)
 {
     unsigned long thread_id = PyThread_get_thread_ident();
@@ -124,7 +133,11 @@ int tg_worker_take_interrupt(CoreObject *self)
         }
         pthread_mutex_unlock(&self->workers_mu);
     }
-    return worker != NULL && is_interrupted(worker) && tg_thread_raise(thread_id, NULL) >= 0;
+    if (worker == NULL || !is_interrupted(worker) || PyThreadState_Get()->async_exc == NULL) {
+        return 0; /* or delivered before, to code that swallowed it */
+    }
+    tg_thread_raise(thread_id, NULL);
+    return 1;
 }
 
 int tg_worker_any_fresh(CoreObject *self, uint64_t now_ns, uint64_t age_ns, uint64_t *retry_ns)

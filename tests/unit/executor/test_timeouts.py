@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 
 from tidegate.executor.host import Host
@@ -21,6 +23,12 @@ PATIENCE_S = 50.0
 
 def spin(_value: int) -> None:
     while True:
+        pass
+
+
+def spin_for(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         pass
 
 
@@ -77,6 +85,65 @@ def test_an_item_that_swallows_the_interrupt_and_returns_has_succeeded(host: Hos
     assert run.wait(PATIENCE_S)
 
     assert run.take().ok_values == [3]
+
+
+def test_an_interrupt_comes_again_a_timeout_after_it_struck_not_after_it_was_sent(host: Host) -> None:
+    """Who was in C until long after the timeout has its time to clean up, too."""
+    struck: list[int] = []
+
+    def work(value: int) -> None:
+        try:
+            time.sleep(1.0 + value * 0.08)  # the interrupt waits meanwhile
+            spin_for(PATIENCE_S)
+        finally:
+            try:
+                spin_for(0.1)
+            except TimeoutError:
+                struck.append(value)
+                raise
+
+    lane = host.lane("t", work, TaskPolicy(concurrency=1, timeout=0.5))
+    run = lane.start(list(range(8)))
+    assert run.wait(PATIENCE_S)
+
+    assert run.take().outcomes == {Outcome.TIMED_OUT: 8}
+    assert struck == []
+
+
+def test_an_item_that_swallowed_its_interrupt_may_wait_for_others(host: Host) -> None:
+    inner = host.lane("inner", lambda value: time.sleep(0.2) or value, TaskPolicy())
+    found: list[list[int]] = []
+
+    def outer(_value: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            spin_for(PATIENCE_S)
+        run = inner.start([1, 2])
+        run.wait(None)
+        found.append(run.take().ok_values)
+
+    run = host.lane("outer", outer, TaskPolicy(timeout=3)).start([0])
+    assert run.wait(PATIENCE_S)
+
+    assert run.take().outcomes == {Outcome.SUCCEEDED: 1}
+    assert found == [[1, 2]]
+
+
+def test_an_interrupt_while_the_last_item_is_cleared_away_is_a_timeout_of_the_next(host: Host) -> None:
+    """What an item left in its context goes when the next one begins, and may take long; that one may be retried."""
+    left: ContextVar[object] = ContextVar("left")
+
+    class Left:
+        __del__ = functools.partial(time.sleep, 1.0)
+
+    def work(value: int) -> int:
+        if value == 0:
+            left.set(Left())
+        return value
+
+    run = host.lane("t", work, TaskPolicy(concurrency=1, timeout=0.2)).start([0, 1, 2])
+    assert run.wait(PATIENCE_S)
+
+    assert set(run.take().outcomes) <= {Outcome.SUCCEEDED, Outcome.TIMED_OUT}
 
 
 def test_an_item_that_waits_for_other_items_is_interrupted_there(host: Host) -> None:

@@ -45,7 +45,8 @@ class Executor:
 
     ``concurrency``: items at once, over everything that this executor runs. ``rate``: starts per second (``"50/s"``,
     ``"5000/h"`` or a number), with bursts of ``burst``. ``retry``: a :class:`Retry`; none by default. ``timeout``: seconds
-    for one attempt. ``hard_timeout``: seconds after which an item that cannot be interrupted ends the process.
+    for one attempt; one that goes on nevertheless has as long again to clean up, and is then interrupted once more.
+    ``hard_timeout``: seconds after which an item that cannot be interrupted ends the process.
     ``limits``: further :class:`Limit` bounds, keyed or not. ``breaker``: a :class:`Breaker` over everything, or per key.
     ``fallback``: called as ``fallback(item, error)`` for items that failed for good; its value takes their place.
     ``memory_limit``: bytes; above it garbage is collected and work pauses (default: 80 % of what the process may use).

@@ -14,7 +14,8 @@ class TaskPolicy:
     """How items of one task are run in one worker process.
 
     ``concurrency``: items at once, per process. ``rate``/``burst``: starts per second, per process. ``timeout``: seconds
-    for one attempt. ``hard_timeout``: seconds after which a stuck process is ended. ``limits``: cluster-wide bounds.
+    for one attempt; one that goes on nevertheless has as long again to clean up. ``hard_timeout``: seconds after which a
+    stuck process is ended. ``limits``: cluster-wide bounds.
     ``max_crashes``: crashes of its process after which an item is given up. ``max_wait``: seconds; an item that has to
     wait longer than this for its next attempt goes back to the ledger instead of staying in memory.
     """
