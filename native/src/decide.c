@@ -20,7 +20,8 @@ static void mark_decided(struct tg_item *item, enum tg_outcome outcome, enum tg_
     item->group->lane->n_settling += tg__item_count(item);
 }
 
-/* Ends an item, or a row, that was waiting and is in no line any more. Elements of C calls have no binding that would settle them. */
+/* Ends an item, or a row, that was waiting and is in no line any more. Elements of C calls have no binding that would settle
+ * them. */
 void tg__end_waiting(struct tg_item *item, enum tg_outcome outcome, enum tg_reason reason, uint64_t now_ns)
 {
     mark_decided(item, outcome, reason);

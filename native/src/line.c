@@ -1,7 +1,8 @@
 /* line.c - the lines of a lane, and which lane goes next. Guarded by core->mutex.
  *
  * A lane has two lines: `resumed` (items that were in line before: woken by a key, due for a retry, given back) is served
- * before `ready` (new items, which wait in rows: row.c). It is on its priority's active list exactly while it has an item and may perhaps start it.
+ * before `ready` (new items, which wait in rows: row.c). It is on its priority's active list exactly while it has an item
+ * and may perhaps start it.
  *
  * Limited clock: a lane that waits for an unkeyed limit charges all its items `limited`. Instead of touching them, the lane
  * keeps one clock of the time it was blocked; an item notes it on entry (due_ns) and the difference on leaving is its share.

@@ -1,6 +1,7 @@
 /* waiting.c - one walk over every place where an item of a lane can wait, for cancel, drain, close and deadlines.
  *
- * Costs the number of waiting items (a row of them counts as one), and no memory per item for the rest of the time. Guarded by core->mutex.
+ * Costs the number of waiting items (a row of them counts as one), and no memory per item for the rest of the time. Guarded
+ * by core->mutex.
  * Places: the two lines, the lines of keys, the heap (backoff), the list of those the heap had no room for.
  */
 #include "internal.h"
