@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import threading
 import warnings
 from pathlib import Path
 from typing import TypedDict
@@ -15,6 +16,11 @@ from tidegate.demo.http_client import get
 #: server, which shares the machine with everybody else, has not run for a while.
 SERVER_RATE, SERVER_BURST = 150.0, 150
 CLIENT_RATE, CLIENT_BURST = 125.0, 30
+
+
+#: Two threads in ast.parse at once fail with a SystemError about recursion in CPython before 3.11.8 (gh-106905). Held by the
+#: slots of one process around the call; a process that is forked starts with it free, as no slot runs before the fork.
+_parsing = threading.Lock()
 
 
 class Source(TypedDict):
@@ -32,7 +38,7 @@ class ServerError(Exception):
 def sources(path: str) -> Source:
     """Parse one Python file and count. A file that is not valid Python is a failure that no retry can mend."""
     text = Path(path).read_bytes()
-    with warnings.catch_warnings():
+    with _parsing, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes and the like, in files that are invalid on purpose
         tree = ast.parse(text, path)
     lengths = [
