@@ -1,10 +1,9 @@
 /* row.c - one record for many items: those submitted together wait as a row, and get records of their own when they start.
- * (Not those with keys, and not those with payloads.)
  *
  * A row is the record of its first item, flagged TG__ITEM_ROW; `behind` counts the others, whose positions follow. They are
- * alike in all but their positions, so whatever happens to them in line happens to the record once. Only items without keys
- * wait so (those with keys wait in lines of their own), and only in a lane's `ready` line or, ended there, in core->settled.
- * So a waiting item costs no memory, and a running one a record that was in use a moment ago. Guarded by core->mutex.
+ * alike in all but their positions (so those with keys or payloads never wait in one), and whatever happens to them in line
+ * happens to the record once. Rows are only in a lane's `ready` line or, ended there, in core->settled. So a waiting item costs
+ * no memory, and a running one a record that was in use a moment ago. Guarded by core->mutex.
  */
 #include "internal.h"
 

@@ -4,12 +4,24 @@
 
 #define MANY 100000
 
+static void start_with_failing(struct fixture *f, struct failing *failing, int no_slabs)
+{
+    start_failing(failing);
+    start_with(f, (struct tg_core_options){.allocator = &failing->allocator, .no_slabs = no_slabs});
+}
+
+/* From now on there is no memory. */
+static void fail_from_now(struct failing *failing)
+{
+    failing->fail_at = failing->calls;
+    failing->fail_after = true;
+}
+
 static void waiting_items_without_keys_cost_no_memory(void)
 {
     struct fixture f;
     struct failing failing;
-    start_failing(&failing);
-    start_with(&f, (struct tg_core_options){.allocator = &failing.allocator});
+    start_with_failing(&f, &failing, 0);
     struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 1});
     struct tg_group *group = add_group(lane, (struct tg_group_options){0});
     int64_t before = failing.bytes;
@@ -100,13 +112,11 @@ static void a_row_is_cancelled_without_memory(void)
     for (int no_slabs = 0; no_slabs < 2; no_slabs++) {
         struct fixture f;
         struct failing failing;
-        start_failing(&failing);
-        start_with(&f, (struct tg_core_options){.allocator = &failing.allocator, .no_slabs = no_slabs});
+        start_with_failing(&f, &failing, no_slabs);
         struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 2});
         struct tg_group *group = submit_group(&f, lane, MANY), *other = submit_group(&f, lane, 1);
         struct tg_item *running = must_next(&f);
-        failing.fail_at = failing.calls;
-        failing.fail_after = true;
+        fail_from_now(&failing);
         uint64_t n;
         CHECK_OK(tg_group_cancel(group, &n));
         CHECK_EQ(n, MANY - 1);
@@ -169,13 +179,11 @@ static void without_memory_the_rest_of_a_row_waits_and_is_tried_again(void)
 {
     struct fixture f;
     struct failing failing;
-    start_failing(&failing);
-    start_with(&f, (struct tg_core_options){.allocator = &failing.allocator, .no_slabs = 1});
+    start_with_failing(&f, &failing, 1);
     struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 10});
     submit_group(&f, lane, 3);
     struct tg_item *item = must_next(&f);
-    failing.fail_at = failing.calls;
-    failing.fail_after = true;
+    fail_from_now(&failing);
     struct tg_item *none;
     size_t n;
     uint64_t due;
@@ -196,12 +204,10 @@ static void without_memory_for_a_run_the_caller_is_told_when_to_come_again(void)
 {
     struct fixture f;
     struct failing failing;
-    start_failing(&failing);
-    start_with(&f, (struct tg_core_options){.allocator = &failing.allocator});
+    start_with_failing(&f, &failing, 0);
     struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 4});
     submit_group(&f, lane, 1);
-    failing.fail_at = failing.calls;
-    failing.fail_after = true;
+    fail_from_now(&failing);
     struct tg_run *run;
     uint64_t due;
     CHECK_STATUS(tg_core_claim(f.core, TG_KIND_SYNC, 0, 0, &run, &due), TG_NOMEM);
@@ -238,8 +244,7 @@ static void destroy_drops_rows_that_wait_and_rows_that_have_ended(void)
     for (int no_slabs = 0; no_slabs < 2; no_slabs++) {
         struct fixture f;
         struct failing failing;
-        start_failing(&failing);
-        start_with(&f, (struct tg_core_options){.allocator = &failing.allocator, .no_slabs = no_slabs});
+        start_with_failing(&f, &failing, no_slabs);
         struct tg_lane *lane = add_lane(&f, (struct tg_lane_options){.concurrency = 1});
         struct tg_group *ended = submit_group(&f, lane, 100);
         submit_group(&f, lane, 100);

@@ -111,7 +111,11 @@ def test_an_interrupt_comes_again_a_timeout_after_it_struck_not_after_it_was_sen
 
 
 def test_an_item_that_swallowed_its_interrupt_may_wait_for_others(host: Host) -> None:
-    inner = host.lane("inner", lambda value: time.sleep(0.2) or value, TaskPolicy())
+    def takes_a_while(value: int) -> int:
+        time.sleep(0.2)  # longer than a waiting thread takes to look for its own interrupt
+        return value
+
+    inner = host.lane("inner", takes_a_while, TaskPolicy())
     found: list[list[int]] = []
 
     def outer(_value: int) -> None:
